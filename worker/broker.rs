@@ -1,0 +1,173 @@
+//! The broker: the doorbell that says a task may run. RabbitMQ, or embedded in the SQLite store.
+//!
+//! A broker never knows whether a task has run (the store does). A delivery stays the broker's until it is
+//! acknowledged; when its worker dies it is delivered again. Acknowledging is always safe to lose: a
+//! message that comes again is dropped by the claim.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::codec::Message;
+
+pub mod embedded;
+pub mod rabbitmq;
+
+pub use embedded::Embedded;
+pub use rabbitmq::{QueueKind, Rabbit, RabbitConfig};
+
+/// A message on its way to a queue.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub queue: String,
+    /// What.
+    pub message: Message,
+}
+
+/// A message that a consumer holds. Not acknowledged, it is delivered again once its consumer is gone.
+#[derive(Debug)]
+#[must_use = "a delivery that is dropped stays unacknowledged until its consumer ends"]
+pub struct Delivery {
+    /// Where it was.
+    pub queue: String,
+    /// What it says.
+    pub message: Message,
+    /// Whether somebody may have seen it before.
+    pub redelivered: bool,
+    /// What to acknowledge it with.
+    pub receipt: Receipt,
+}
+
+/// The right to acknowledge one delivery.
+#[derive(Debug)]
+pub enum Receipt {
+    /// Of the embedded broker.
+    Embedded(embedded::Receipt),
+    /// Of RabbitMQ.
+    Rabbit(rabbitmq::Receipt),
+}
+
+/// Why the broker did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// It cannot be reached, does not answer, or blocks publishers: try again.
+    #[error("reach the broker: {0}")]
+    Away(String),
+    /// It refuses, and would again: a wrong password, a queue declared otherwise.
+    #[error("have the broker accept it: {0}")]
+    Refused(String),
+}
+
+/// Deliveries of one pool's queues. Ends (yields `None`) after [`Consumer::quiet`], when nothing more can come.
+#[derive(Debug)]
+pub struct Consumer {
+    /// The deliveries.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    quiet: CancellationToken,
+}
+
+impl Consumer {
+    /// Takes nothing new. What is delivered already still comes.
+    pub fn quiet(&self) {
+        self.quiet.cancel();
+    }
+}
+
+/// A handle on the broker; clones share it.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// In the SQLite store.
+    Embedded(Arc<Embedded>),
+    /// RabbitMQ.
+    Rabbit(Arc<Rabbit>),
+}
+
+/// How long one call may take before the broker counts as away.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Broker {
+    /// Publishes messages and waits until the broker has them safe; each is answered for itself.
+    pub async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
+        match self {
+            Self::Embedded(broker) => broker.publish(messages).await,
+            Self::Rabbit(broker) => broker.publish(messages).await,
+        }
+    }
+
+    /// Consumes `queues`, with at most `prefetch` deliveries of each held at once. Survives whatever happens to the
+    /// connection, until it is made quiet.
+    pub fn consume(&self, queues: &[String], prefetch: u16) -> Consumer {
+        let (sender, deliveries) = mpsc::channel(usize::from(prefetch).max(1));
+        let quiet = CancellationToken::new();
+        match self {
+            Self::Embedded(broker) => broker.consume(queues, prefetch, sender, quiet.clone()),
+            Self::Rabbit(broker) => broker.consume(queues, prefetch, sender, quiet.clone()),
+        }
+        Consumer { deliveries, quiet }
+    }
+
+    /// Acknowledges deliveries. One whose connection has ended is delivered again, and dropped then.
+    pub async fn ack(&self, receipts: Vec<Receipt>) {
+        let (mut embedded, mut rabbit) = (Vec::new(), Vec::new());
+        for receipt in receipts {
+            match receipt {
+                Receipt::Embedded(receipt) => embedded.push(receipt),
+                Receipt::Rabbit(receipt) => rabbit.push(receipt),
+            }
+        }
+        if let Self::Embedded(broker) = self {
+            broker.ack(embedded).await;
+        }
+        rabbitmq::ack(rabbit).await;
+    }
+
+    /// Gives deliveries back, when the store cannot take them: the last resort.
+    pub async fn release(&self, receipts: Vec<Receipt>) {
+        let (mut embedded, mut rabbit) = (Vec::new(), Vec::new());
+        for receipt in receipts {
+            match receipt {
+                Receipt::Embedded(receipt) => embedded.push(receipt),
+                Receipt::Rabbit(receipt) => rabbit.push(receipt),
+            }
+        }
+        if let Self::Embedded(broker) = self {
+            broker.release(embedded).await;
+        }
+        rabbitmq::release(rabbit).await;
+    }
+
+    /// Makes sure that the queues are there.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] if the broker is away or refuses.
+    pub async fn declare(&self, queues: &[String]) -> Result<(), BrokerError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Rabbit(broker) => broker.declare(queues).await,
+        }
+    }
+
+    /// How many messages wait on a queue.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] if the broker is away or knows no such queue.
+    pub async fn depth(&self, queue: &str) -> Result<u64, BrokerError> {
+        match self {
+            Self::Embedded(broker) => broker.depth(queue).await,
+            Self::Rabbit(broker) => broker.depth(queue).await,
+        }
+    }
+
+    /// Ends every connection, after what is under way.
+    pub async fn close(&self) {
+        match self {
+            Self::Embedded(broker) => broker.close().await,
+            Self::Rabbit(broker) => broker.close().await,
+        }
+    }
+}

@@ -1,0 +1,592 @@
+//! RabbitMQ over AMQP 0.9.1 by lapin: two connections, so that a broker that blocks publishers still
+//! takes acknowledgements, and recovery by us: a connection that ends is made anew, and with it everything
+//! on it. An attempt never notices: its lease, not its delivery, keeps the task.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::join_all;
+use futures::stream::SelectAll;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+    BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{BrokerError, CALL_TIMEOUT, Delivery, Outgoing};
+use crate::codec::Message;
+
+mod table;
+
+/// How long to wait before connecting again, at first and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How queues are declared that are not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Replicated and durable: the default.
+    Quorum,
+    /// Classic and durable.
+    Classic,
+    /// Never declared: a queue that is missing is an error.
+    Passive,
+}
+
+/// Where RabbitMQ is, and how to use it.
+#[derive(Debug, Clone)]
+pub struct RabbitConfig {
+    /// `amqp://user:password@host:5672/vhost`. Never logged.
+    pub url: String,
+    /// For queues that are missing.
+    pub queue_kind: QueueKind,
+    /// Shown in RabbitMQ's list of connections.
+    pub name: String,
+}
+
+/// RabbitMQ as one worker uses it.
+#[derive(Debug)]
+pub struct Rabbit {
+    config: RabbitConfig,
+    publisher: Mutex<Option<Publisher>>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Publisher {
+    connection: Connection,
+    channel: Channel,
+    declared: HashSet<String>,
+}
+
+/// One channel's deliveries. Delivery tags mean something on it only.
+#[derive(Debug)]
+struct Link {
+    channel: Channel,
+    /// Tags not acknowledged yet; true: may be.
+    open: StdMutex<BTreeMap<u64, bool>>,
+    // The connection ends with its last channel's last receipt.
+    _connection: Arc<Connection>,
+}
+
+/// The right to acknowledge one delivery on its channel.
+#[derive(Debug)]
+pub struct Receipt {
+    link: Arc<Link>,
+    tag: u64,
+}
+
+fn away(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Away(error.to_string())
+}
+
+/// `future`, or the broker counts as away.
+async fn limited<T, E: std::fmt::Display>(
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(CALL_TIMEOUT, future).await {
+        Ok(answer) => answer.map_err(away),
+        Err(_) => Err(BrokerError::Away(format!(
+            "no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+impl Rabbit {
+    /// A handle; connects when first used.
+    pub fn new(config: RabbitConfig) -> Self {
+        Self {
+            config,
+            publisher: Mutex::new(None),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    async fn connect(&self, role: &str) -> Result<Connection, BrokerError> {
+        connect(&self.config, role).await
+    }
+
+    /// The publishing channel, and the queues made sure of.
+    async fn publisher(&self, queues: &HashSet<String>) -> Result<Channel, BrokerError> {
+        let mut slot = self.publisher.lock().await;
+        if slot
+            .as_ref()
+            .is_some_and(|publisher| !publisher.channel.status().connected())
+        {
+            *slot = None;
+        }
+        let publisher = match &mut *slot {
+            Some(publisher) => publisher,
+            empty => {
+                let connection = self.connect("publisher").await?;
+                let channel = limited(connection.create_channel()).await?;
+                limited(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+                empty.insert(Publisher {
+                    connection,
+                    channel,
+                    declared: HashSet::new(),
+                })
+            }
+        };
+        for queue in queues {
+            if !publisher.declared.contains(queue) {
+                declare(&publisher.connection, queue, self.config.queue_kind).await?;
+                publisher.declared.insert(queue.clone());
+            }
+        }
+        Ok(publisher.channel.clone())
+    }
+
+    async fn drop_publisher(&self) {
+        self.publisher.lock().await.take();
+    }
+
+    pub(super) async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
+        let queues = messages
+            .iter()
+            .map(|message| message.queue.clone())
+            .collect();
+        let channel = match self.publisher(&queues).await {
+            Ok(channel) => channel,
+            Err(error) => return vec![Err(error); messages.len()],
+        };
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let (queue, properties) = (message.queue.as_str().into(), properties(&message.message));
+            let sent =
+                channel.basic_publish("".into(), queue, options, &message.message.body, properties);
+            confirms.push(limited(sent).await);
+        }
+        let answers = join_all(confirms.into_iter().map(async |confirm| {
+            let confirmation = limited(confirm?).await?;
+            if confirmation.is_nack() {
+                return Err(BrokerError::Away(
+                    "the broker could not keep a message".into(),
+                ));
+            }
+            match confirmation.take_message() {
+                Some(returned) => Err(BrokerError::Away(format!(
+                    "a message came back: {}",
+                    returned.reply_text
+                ))),
+                None => Ok(()),
+            }
+        }))
+        .await;
+        if answers.iter().any(Result::is_err) {
+            self.drop_publisher().await;
+        }
+        answers
+    }
+
+    pub(super) async fn declare(&self, queues: &[String]) -> Result<(), BrokerError> {
+        self.publisher(&queues.iter().cloned().collect())
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn depth(&self, queue: &str) -> Result<u64, BrokerError> {
+        let channel = {
+            let _made = self.publisher(&HashSet::new()).await?;
+            let slot = self.publisher.lock().await;
+            let Some(publisher) = slot.as_ref() else {
+                return Err(BrokerError::Away("the connection has just ended".into()));
+            };
+            limited(publisher.connection.create_channel()).await?
+        };
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let found =
+            limited(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+        let depth = u64::from(found.message_count());
+        let _ended = limited(channel.close(200, "done".into())).await;
+        Ok(depth)
+    }
+
+    pub(super) fn consume(
+        &self,
+        queues: &[String],
+        prefetch: u16,
+        out: mpsc::Sender<Delivery>,
+        quiet: CancellationToken,
+    ) {
+        let feed = Feed {
+            config: self.config.clone(),
+            queues: queues.to_vec(),
+            prefetch,
+            out,
+        };
+        self.tasks.spawn(feed.run(quiet));
+    }
+
+    pub(super) async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(publisher) = self.publisher.lock().await.take()
+            && let Err(error) = limited(publisher.connection.close(200, "bye".into())).await
+        {
+            tracing::debug!(%error, "the publishing connection ended before it was closed");
+        }
+    }
+}
+
+async fn connect(config: &RabbitConfig, role: &str) -> Result<Connection, BrokerError> {
+    let properties = ConnectionProperties::default()
+        .with_connection_name(format!("{} {role}", config.name).into());
+    limited(Connection::connect(&config.url, properties)).await
+}
+
+fn properties(message: &Message) -> BasicProperties {
+    let Message {
+        content_type,
+        content_encoding,
+        headers,
+        correlation_id,
+        reply_to,
+        priority,
+        body: _,
+    } = message;
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
+    if let Some(text) = content_type {
+        properties = properties.with_content_type(text.as_str().into());
+    }
+    if let Some(text) = content_encoding {
+        properties = properties.with_content_encoding(text.as_str().into());
+    }
+    if let Some(text) = correlation_id {
+        properties = properties.with_correlation_id(text.as_str().into());
+    }
+    if let Some(text) = reply_to {
+        properties = properties.with_reply_to(text.as_str().into());
+    }
+    if let Some(priority) = priority {
+        properties = properties.with_priority(*priority);
+    }
+    properties.with_headers(table::to_amqp(headers))
+}
+
+/// Makes sure of one queue, on a channel of its own: a refusal closes the channel.
+async fn declare(connection: &Connection, queue: &str, kind: QueueKind) -> Result<(), BrokerError> {
+    let channel = limited(connection.create_channel()).await?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let there = limited(channel.queue_declare(queue.into(), passive, FieldTable::default())).await;
+    if there.is_ok() {
+        let _ended = limited(channel.close(200, "done".into())).await;
+        return Ok(());
+    }
+    let mut arguments = FieldTable::default();
+    match kind {
+        QueueKind::Passive => {
+            return Err(BrokerError::Refused(format!(
+                "queue {queue:?} is not there, and broker.queue_type = \"passive\" declares none: have its producer declare it, or set \"quorum\" or \"classic\""
+            )));
+        }
+        QueueKind::Quorum => {
+            arguments.insert(
+                "x-queue-type".into(),
+                AMQPValue::LongString("quorum".into()),
+            );
+        }
+        QueueKind::Classic => {}
+    }
+    let channel = limited(connection.create_channel()).await?;
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    limited(channel.queue_declare(queue.into(), options, arguments)).await?;
+    let _ended = limited(channel.close(200, "done".into())).await;
+    Ok(())
+}
+
+/// One consumer's life, over as many connections as it takes.
+struct Feed {
+    config: RabbitConfig,
+    queues: Vec<String>,
+    prefetch: u16,
+    out: mpsc::Sender<Delivery>,
+}
+
+/// Why a session with the broker ended.
+enum End {
+    Quiet,
+    Broken(BrokerError),
+}
+
+impl Feed {
+    async fn run(self, quiet: CancellationToken) {
+        let mut wait = BACK_OFF.0;
+        loop {
+            let begun = tokio::time::Instant::now();
+            let end = tokio::select! {
+                biased;
+                end = self.session(&quiet) => end,
+                // Quiet while there is no connection: nothing more can come.
+                () = async { quiet.cancelled().await; tokio::time::sleep(CALL_TIMEOUT).await } => End::Quiet,
+            };
+            match end {
+                End::Quiet => return,
+                End::Broken(_) if quiet.is_cancelled() || self.out.is_closed() => return,
+                End::Broken(error) => {
+                    tracing::warn!(%error, queues = ?self.queues, "consuming was interrupted");
+                }
+            }
+            wait = if begun.elapsed() > BACK_OFF.1 {
+                BACK_OFF.0
+            } else {
+                (wait * 2).min(BACK_OFF.1)
+            };
+            tokio::select! {
+                () = quiet.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn session(&self, quiet: &CancellationToken) -> End {
+        match self.consume(quiet).await {
+            Ok(()) => End::Quiet,
+            Err(error) => End::Broken(error),
+        }
+    }
+
+    /// Consumes on one connection until it ends (an error) or all is quiet.
+    async fn consume(&self, quiet: &CancellationToken) -> Result<(), BrokerError> {
+        let connection = Arc::new(connect(&self.config, "consumer").await?);
+        for queue in &self.queues {
+            declare(&connection, queue, self.config.queue_kind).await?;
+        }
+        let channel = limited(connection.create_channel()).await?;
+        limited(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
+        let link = Arc::new(Link {
+            channel,
+            open: StdMutex::default(),
+            _connection: connection,
+        });
+        let mut streams = SelectAll::new();
+        for queue in &self.queues {
+            streams.push(self.subscribe(&link, queue).await?);
+        }
+        tracing::info!(queues = ?self.queues, prefetch = self.prefetch, "consuming");
+        loop {
+            let next = tokio::select! {
+                () = quiet.cancelled() => break,
+                next = streams.next() => next,
+            };
+            let Some((queue, delivery)) = next else {
+                return Err(BrokerError::Away("every consumer has ended".into()));
+            };
+            match delivery {
+                Some(Ok(delivery)) => self.hand_on(&link, queue, delivery).await,
+                Some(Err(error)) => return Err(away(error)),
+                // Canceled by the broker (the queue was deleted, its leader moved, a consumer timeout of 4.3): consume again.
+                None => {
+                    tracing::warn!(%queue, "the broker canceled the consumer");
+                    declare(&link._connection, &queue, self.config.queue_kind).await?;
+                    streams.push(self.subscribe(&link, &queue).await?);
+                }
+            }
+        }
+        for queue in &self.queues {
+            limited(
+                link.channel
+                    .basic_cancel(tag(queue).as_str().into(), BasicCancelOptions::default()),
+            )
+            .await?;
+        }
+        // What was on its way when we canceled still comes, then each stream ends.
+        while let Some((queue, delivery)) = streams.next().await {
+            if let Some(Ok(delivery)) = delivery {
+                self.hand_on(&link, queue, delivery).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream that says of each delivery its queue, and `None` once when the consumer has ended.
+    async fn subscribe(
+        &self,
+        link: &Link,
+        queue: &str,
+    ) -> Result<
+        futures::stream::BoxStream<
+            'static,
+            (String, Option<lapin::Result<lapin::message::Delivery>>),
+        >,
+        BrokerError,
+    > {
+        let options = BasicConsumeOptions::default();
+        let consumer = limited(link.channel.basic_consume(
+            queue.into(),
+            tag(queue).as_str().into(),
+            options,
+            FieldTable::default(),
+        ))
+        .await?;
+        let queue = queue.to_owned();
+        let ended = futures::stream::once(futures::future::ready(None));
+        Ok(consumer
+            .map(Some)
+            .chain(ended)
+            .map(move |delivery| (queue.clone(), delivery))
+            .boxed())
+    }
+
+    async fn hand_on(&self, link: &Arc<Link>, queue: String, delivery: lapin::message::Delivery) {
+        let tag = delivery.delivery_tag;
+        link.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(tag, false);
+        let receipt = Receipt {
+            link: Arc::clone(link),
+            tag,
+        };
+        let redelivered = delivery.redelivered;
+        let message = message(delivery);
+        let delivery = Delivery {
+            queue,
+            message,
+            redelivered,
+            receipt: super::Receipt::Rabbit(receipt),
+        };
+        if self.out.send(delivery).await.is_err() {
+            tracing::debug!(
+                "a delivery came after its pool had ended; the broker will deliver it again"
+            );
+        }
+    }
+}
+
+/// Our name for the consumer of a queue: one per channel and queue.
+fn tag(queue: &str) -> String {
+    format!("longshore {queue}")
+}
+
+fn message(delivery: lapin::message::Delivery) -> Message {
+    let properties = delivery.properties;
+    let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string);
+    Message {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        headers: properties
+            .headers()
+            .as_ref()
+            .map(table::from_amqp)
+            .unwrap_or_default(),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        priority: *properties.priority(),
+        body: delivery.data.into(),
+    }
+}
+
+/// Acknowledges: one frame for all tags up to the first that is still open, one for each beyond.
+pub(super) async fn ack(receipts: Vec<Receipt>) {
+    for (link, tags) in by_link(receipts) {
+        let (upto, single) = settle(
+            &mut link.open.lock().unwrap_or_else(PoisonError::into_inner),
+            &tags,
+        );
+        let mut frames = single
+            .into_iter()
+            .map(|tag| (tag, false))
+            .collect::<Vec<_>>();
+        frames.extend(upto.map(|tag| (tag, true)));
+        for (tag, multiple) in frames {
+            if let Err(error) =
+                limited(link.channel.basic_ack(tag, BasicAckOptions { multiple })).await
+            {
+                tracing::debug!(%error, "an acknowledgement was lost with its channel; the delivery will come again and be dropped");
+                break;
+            }
+        }
+    }
+}
+
+/// Gives back.
+pub(super) async fn release(receipts: Vec<Receipt>) {
+    for (link, tags) in by_link(receipts) {
+        for tag in tags {
+            link.open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&tag);
+            let options = BasicNackOptions {
+                multiple: false,
+                requeue: true,
+            };
+            if limited(link.channel.basic_nack(tag, options))
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+    }
+}
+
+fn by_link(receipts: Vec<Receipt>) -> Vec<(Arc<Link>, Vec<u64>)> {
+    let mut links: Vec<(Arc<Link>, Vec<u64>)> = Vec::new();
+    for Receipt { link, tag } in receipts {
+        match links
+            .iter_mut()
+            .find(|(known, _)| Arc::ptr_eq(known, &link))
+        {
+            Some((_, tags)) => tags.push(tag),
+            None => links.push((link, vec![tag])),
+        }
+    }
+    links
+}
+
+/// What to send so that `tags` are acknowledged: a tag up to which all may be, and single ones beyond it.
+fn settle(open: &mut BTreeMap<u64, bool>, tags: &[u64]) -> (Option<u64>, Vec<u64>) {
+    for tag in tags {
+        if let Some(done) = open.get_mut(tag) {
+            *done = true;
+        }
+    }
+    let mut upto = None;
+    while let Some(entry) = open.first_entry()
+        && *entry.get()
+    {
+        upto = Some(*entry.key());
+        entry.remove();
+    }
+    let single = tags
+        .iter()
+        .copied()
+        .filter(|tag| open.remove(tag).is_some())
+        .collect();
+    (upto, single)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_acknowledged_in_one_frame_and_the_rest_one_by_one() {
+        let mut open = BTreeMap::from([(1, false), (2, false), (3, false), (4, false), (5, false)]);
+        assert_eq!(settle(&mut open, &[1, 2, 4]), (Some(2), vec![4]));
+        assert_eq!(settle(&mut open, &[3]), (Some(3), vec![]));
+        assert_eq!(settle(&mut open, &[5]), (Some(5), vec![]));
+        assert!(open.is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! `longshore task`: what is queued, waits, runs and failed; dead letters run again; cancellation.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::show::{ago, cell, json, table};
+use super::{Answer, Failure, open_broker, open_store, print};
+use crate::config::Config;
+use crate::outbox;
+use crate::pool;
+use crate::store::{Filter, State, Store, TaskView};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Verb {
+    /// Lists tasks
+    List {
+        /// Only those in this state: queued, waiting, parked, running, done, dead, canceled, expired
+        #[arg(long, value_parser = state)]
+        state: Option<State>,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one task whole
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Runs dead, canceled, expired or parked tasks again, from their last checkpoint
+    Retry {
+        /// Their ids
+        ids: Vec<String>,
+        /// Every dead letter
+        #[arg(long)]
+        all_dead: bool,
+    },
+    /// Cancels tasks; one that runs is stopped by its worker within seconds
+    Cancel {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+fn state(word: &str) -> Result<State, String> {
+    serde_json::from_value(word.into()).map_err(|_| {
+        "one of queued, waiting, parked, running, done, dead, canceled, expired".into()
+    })
+}
+
+pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
+    let store = open_store(&config)?;
+    store.check_schema().await?;
+    store.anchor_clock().await?;
+    match verb {
+        Verb::List {
+            state,
+            limit,
+            json: as_json,
+        } => {
+            let tasks = store
+                .tasks(&Filter {
+                    state,
+                    most: limit,
+                    id: None,
+                })
+                .await?;
+            print(&if as_json {
+                json(&tasks)?
+            } else {
+                listing(&store, &tasks)
+            });
+        }
+        Verb::Show { id } => {
+            let found = store
+                .tasks(&Filter {
+                    id: Some(id.clone()),
+                    most: 1,
+                    state: None,
+                })
+                .await?;
+            let Some(task) = found.first() else {
+                return Err(Failure::Wrong(format!("there is no task {id:?}")));
+            };
+            let mut value = serde_json::to_value(task)?;
+            value["task"] = serde_json::from_str(&task.task)?;
+            print(&serde_json::to_string_pretty(&value)?);
+        }
+        Verb::Retry { ids, all_dead } => {
+            let ids = if all_dead {
+                store
+                    .tasks(&Filter {
+                        state: Some(State::Dead),
+                        most: 10_000,
+                        id: None,
+                    })
+                    .await?
+                    .into_iter()
+                    .map(|task| task.id)
+                    .collect()
+            } else {
+                ids
+            };
+            let rings = store.revive(&ids).await?;
+            let broker = open_broker(&config, &store, &pool::member_id("retry"));
+            outbox::publish(&store, &broker, &rings).await;
+            print(&format!("{} of {} tasks run again", rings.len(), ids.len()));
+            broker.close().await;
+        }
+        Verb::Cancel { ids } => {
+            for id in ids {
+                let word = match store.cancel(&id, "canceled by hand").await? {
+                    Some(State::Running) => "runs, and is told to stop",
+                    Some(_) => "canceled",
+                    None => "is over already, or was never there",
+                };
+                print(&format!("{id} {word}"));
+            }
+        }
+    }
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listing(store: &Store, tasks: &[TaskView]) -> String {
+    let now = store.clock().now();
+    let mut rows = table(&[
+        "task",
+        "name",
+        "queue",
+        "state",
+        "failed",
+        "crashed",
+        "handed off",
+        "age",
+        "progress",
+        "reason",
+    ]);
+    for task in tasks {
+        rows.add_row([
+            task.id.clone(),
+            task.name.clone(),
+            task.queue.clone(),
+            task.state.as_str().to_owned(),
+            task.failures.to_string(),
+            task.crashes.to_string(),
+            task.interruptions.to_string(),
+            ago(Some(task.created_at), now),
+            cell(task.progress.as_deref()),
+            cell(task.reason.as_deref()),
+        ]);
+    }
+    rows.to_string()
+}

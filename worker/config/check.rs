@@ -1,0 +1,152 @@
+//! What no section can see alone: rules between keys of several sections.
+//!
+//! A rule whose values are already wrong is not checked: it would only repeat the complaint.
+
+use super::Config;
+use super::pool::{ANY, Pool, PoolKind};
+use super::problem::Wrong;
+use super::quantity::show_duration;
+use super::reading::Reading;
+use super::store::{BrokerAddress, StoreAddress};
+
+/// Notes every broken rule.
+pub(super) fn check(config: &Config, reading: &Reading<'_>) {
+    grace_exceeds_margin(config, reading);
+    an_embedded_broker_has_a_file(config, reading);
+    for (name, pool) in &config.pools {
+        match &pool.kind {
+            PoolKind::Elastic {
+                budget,
+                overrun_queue,
+            } => {
+                let budget_path = ["pools", name, "budget"];
+                let room = config.worker.room();
+                if *budget > room && reading.is_written(&budget_path) && is_room_sound(reading) {
+                    let wrong = Wrong::new(
+                        format!(
+                            "more than a stopping worker has ({}: grace less margin)",
+                            show_duration(room)
+                        ),
+                        "lower it, or raise worker.grace",
+                    );
+                    reading.wrong(
+                        &budget_path,
+                        Some(format!("{:?}", show_duration(*budget))),
+                        wrong,
+                    );
+                }
+                if let Some(queue) = overrun_queue {
+                    an_overrun_queue_is_pinned(config, reading, name, queue);
+                }
+            }
+            PoolKind::Pinned => {}
+        }
+    }
+    routes_are_served(config, reading);
+}
+
+fn is_room_sound(reading: &Reading<'_>) -> bool {
+    reading.is_sound(&["worker", "grace"]) && reading.is_sound(&["worker", "margin"])
+}
+
+fn grace_exceeds_margin(config: &Config, reading: &Reading<'_>) {
+    let (grace, margin) = (config.worker.grace, config.worker.margin);
+    if grace > margin || !is_room_sound(reading) {
+        return;
+    }
+    let (key, value) = if reading.is_written(&["worker", "margin"]) {
+        ("margin", margin)
+    } else {
+        ("grace", grace)
+    };
+    let wrong = Wrong::new(
+        format!(
+            "grace ({}) is not more than margin ({})",
+            show_duration(grace),
+            show_duration(margin)
+        ),
+        "raise worker.grace or lower worker.margin",
+    );
+    reading.wrong(
+        &["worker", key],
+        Some(format!("{:?}", show_duration(value))),
+        wrong,
+    );
+}
+
+fn an_embedded_broker_has_a_file(config: &Config, reading: &Reading<'_>) {
+    let is_sound = reading.is_sound(&["store", "url"]) && reading.is_sound(&["broker", "url"]);
+    match (&config.broker.address, &config.store.address) {
+        (BrokerAddress::Embedded, StoreAddress::Postgres(_)) if is_sound => {
+            let wrong = Wrong::new(
+                "the embedded broker is part of an SQLite store, and the store is PostgreSQL",
+                r#"write url = "amqp://user@host:5672/vhost" in [broker], or an sqlite: url in [store]"#,
+            );
+            reading.wrong(&["broker", "url"], Some(r#""embedded""#.to_owned()), wrong);
+        }
+        (BrokerAddress::Embedded, StoreAddress::Sqlite(_) | StoreAddress::Postgres(_))
+        | (BrokerAddress::Amqp(_), StoreAddress::Sqlite(_) | StoreAddress::Postgres(_)) => {}
+    }
+}
+
+/// Otherwise an overrun task could overrun again and again.
+fn an_overrun_queue_is_pinned(config: &Config, reading: &Reading<'_>, name: &str, queue: &str) {
+    let serves = |pool: &Pool| pool.queues.iter().any(|served| served == queue);
+    let elastic = config
+        .pools
+        .iter()
+        .find(|(_, pool)| pool.kind.is_elastic() && serves(pool));
+    let is_pinned = config
+        .pools
+        .values()
+        .any(|pool| !pool.kind.is_elastic() && serves(pool));
+    // A pool whose queues could not be read may be the one that serves it.
+    let is_known = config
+        .pools
+        .keys()
+        .all(|name| reading.is_sound(&["pools", name, "queues"]));
+    let wrong = match elastic {
+        Some((other, _)) => Wrong::new(
+            format!("the elastic pool {other:?} takes from this queue"),
+            "name a queue that pinned pools alone take from",
+        ),
+        None if !is_pinned && is_known => Wrong::new(
+            "no pinned pool takes from this queue",
+            format!(
+                r#"add {queue:?} to the queues of a pool with kind = "pinned", or name another queue"#
+            ),
+        ),
+        None => return,
+    };
+    reading.wrong(
+        &["pools", name, "overrun_queue"],
+        Some(format!("{queue:?}")),
+        wrong,
+    );
+}
+
+/// A warning alone: other deployments may serve the queue.
+fn routes_are_served(config: &Config, reading: &Reading<'_>) {
+    for (pattern, queue) in config.routes.iter() {
+        let is_served = config
+            .pools
+            .values()
+            .any(|pool| pool.queues.iter().any(|served| served == queue));
+        if !is_served {
+            let tasks = if pattern == ANY {
+                "all other tasks"
+            } else {
+                "these tasks"
+            };
+            let wrong = Wrong::new(
+                format!(
+                    "no pool here takes from this queue, so {tasks} wait for another deployment"
+                ),
+                format!(
+                    "add {queue:?} to the queues of a pool, or ignore this if another deployment has it"
+                ),
+            );
+            reading.warn(&["routes", pattern], Some(format!("{queue:?}")), wrong);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What a user writes: a handler per task name, and what it gets and returns.
+//!
+//! A handler never holds a transaction, never acknowledges and never decides who may run: it computes, saves
+//! checkpoints through its [`Context`], and returns an [`Outcome`]. When the lease is lost, every write
+//! through the context fails with [`Stop`], and whatever the handler returns then is dropped.
+//!
+//! ```
+//! use longshore::handler::{Outcome, Registry};
+//!
+//! let mut registry = Registry::default();
+//! registry.add("sum.squares", |task, context| async move {
+//!     let most = task.arg("most", 0).and_then(|value| value.as_u64()).unwrap_or(10);
+//!     // Goes on where the last attempt stopped, on whichever worker that was.
+//!     let (mut next, mut sum): (u64, u64) = context.resume()?.unwrap_or((0, 0));
+//!     while next < most {
+//!         sum += next * next;
+//!         next += 1;
+//!         if next % 1000 == 0 {
+//!             context.save(&(next, sum)).await?;
+//!             if context.is_draining() {
+//!                 return Ok(Outcome::HandOff);
+//!             }
+//!         }
+//!     }
+//!     Ok(Outcome::done(sum))
+//! });
+//! assert!(registry.knows("sum.squares"));
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::id::Epoch;
+use crate::store::{Claimed, Op, Store, StoreError};
+use crate::task::Task;
+
+/// How an attempt ended, as its handler sees it. An error instead is a failure, tried again by the policy
+/// of the task's name; see also [`Fatal`].
+#[derive(Debug)]
+#[must_use]
+pub enum Outcome {
+    /// It did what it should; the value is kept as the task's result.
+    Done(Value),
+    /// The same, with writes of its own and new tasks in the very transaction that says so.
+    Publish {
+        /// Kept as the task's result.
+        result: Value,
+        /// The writes, from the store's verbs.
+        with: Vec<Op>,
+        /// New tasks.
+        follow: Vec<Task>,
+    },
+    /// Not yet: run again after this time. Burns no attempt.
+    Later {
+        /// How long to wait.
+        after: Duration,
+        /// What for.
+        reason: String,
+    },
+    /// Drain asked, and the last saved checkpoint is where to go on: at once, on another worker. Burns no attempt.
+    HandOff,
+}
+
+impl Outcome {
+    /// [`Outcome::Done`] with anything that can be JSON.
+    pub fn done(result: impl Serialize) -> Self {
+        Self::Done(serde_json::to_value(result).unwrap_or(Value::Null))
+    }
+}
+
+/// A failure that another attempt would repeat: the task becomes a dead letter at once.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// The attempt is over, whatever the handler thinks: return it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stop {
+    /// Another attempt holds the task now. Nothing was written.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// The store refused what was to be written.
+    #[error(transparent)]
+    Store(StoreError),
+    /// A checkpoint cannot be read as what the handler expects, or not be written as JSON.
+    #[error("the checkpoint does not fit: {0}")]
+    Checkpoint(String),
+}
+
+/// A handler's future.
+pub type Running = BoxFuture<'static, anyhow::Result<Outcome>>;
+
+type Handler = Arc<dyn Fn(Arc<Task>, Context) -> Running + Send + Sync>;
+
+/// Which handler runs which task name.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<String, Handler>);
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Registry {
+    /// Lets `handler` run the tasks called `name`; the last one said wins.
+    pub fn add<F, R>(&mut self, name: impl Into<String>, handler: F)
+    where
+        F: Fn(Arc<Task>, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = anyhow::Result<Outcome>> + Send + 'static,
+    {
+        self.0.insert(
+            name.into(),
+            Arc::new(move |task, context| Box::pin(handler(task, context))),
+        );
+    }
+
+    /// Whether a handler for `name` is there.
+    pub fn knows(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Every name.
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Begins an attempt.
+    pub(crate) fn start(&self, task: &Arc<Task>, context: Context) -> Option<Running> {
+        self.0
+            .get(&task.name)
+            .map(|handler| handler(Arc::clone(task), context))
+    }
+}
+
+/// What an attempt may do and should know. Clones share it.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    task: Arc<Task>,
+    claimed: Claimed,
+    drain: CancellationToken,
+    deadline: watch::Receiver<Option<Instant>>,
+    lost: CancellationToken,
+    progress: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context({} {})", self.0.task.id, self.0.claimed.epoch)
+    }
+}
+
+impl Context {
+    pub(crate) fn new(
+        store: Store,
+        task: Arc<Task>,
+        claimed: Claimed,
+        drain: CancellationToken,
+        deadline: watch::Receiver<Option<Instant>>,
+        lost: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            store,
+            task,
+            claimed,
+            drain,
+            deadline,
+            lost,
+            progress: Mutex::new(None),
+        }))
+    }
+
+    /// This attempt's fencing token: for side effects elsewhere that can compare it.
+    pub fn epoch(&self) -> Epoch {
+        self.0.claimed.epoch
+    }
+
+    /// How often the task failed, lost its worker, and was handed off before.
+    pub fn history(&self) -> (u32, u32, u32) {
+        let Claimed {
+            failures,
+            crashes,
+            interruptions,
+            ..
+        } = self.0.claimed;
+        (failures, crashes, interruptions)
+    }
+
+    /// The store, for its reading verbs.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Where the last attempt got to; `None`: this is the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Checkpoint`] if what was saved is no `T`.
+    pub fn resume<T: DeserializeOwned>(&self) -> Result<Option<T>, Stop> {
+        self.0
+            .claimed
+            .checkpoint
+            .clone()
+            .map(|value| {
+                serde_json::from_value(value).map_err(|error| Stop::Checkpoint(error.to_string()))
+            })
+            .transpose()
+    }
+
+    /// Makes `checkpoint` durable: no later attempt begins before it. Waits while the store is away.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: return it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A save that was begun is either whole or not there; which, shows at the next attempt.
+    pub async fn save<T: Serialize>(&self, checkpoint: &T) -> Result<(), Stop> {
+        self.save_with(checkpoint, Vec::new()).await
+    }
+
+    /// The same together with writes of the store's verbs, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: return it.
+    pub async fn save_with<T: Serialize>(&self, checkpoint: &T, with: Vec<Op>) -> Result<(), Stop> {
+        let value = serde_json::to_value(checkpoint)
+            .map_err(|error| Stop::Checkpoint(error.to_string()))?;
+        let progress = self.progress();
+        let Shared {
+            store,
+            task,
+            claimed,
+            ..
+        } = &*self.0;
+        self.patiently(|| {
+            store.checkpoint(
+                &task.id,
+                claimed.epoch,
+                Some(&value),
+                progress.as_deref(),
+                with.clone(),
+            )
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Writes with the store's verbs, under this attempt's lease, and leaves the checkpoint as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: return it.
+    pub async fn write(&self, with: Vec<Op>) -> Result<(), Stop> {
+        let Shared {
+            store,
+            task,
+            claimed,
+            ..
+        } = &*self.0;
+        self.patiently(|| store.checkpoint(&task.id, claimed.epoch, None, None, with.clone()))
+            .await
+            .map(drop)
+    }
+
+    /// Runs a verb of the store again while the store is away; a lease that is lost ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`]: return it.
+    pub async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        verb: impl Fn() -> F,
+    ) -> Result<T, Stop> {
+        /// Between two tries; the pool ends the attempt if it takes too long.
+        const PAUSE: Duration = Duration::from_millis(250);
+        loop {
+            if self.0.lost.is_cancelled() {
+                return Err(Stop::LeaseLost);
+            }
+            match verb().await {
+                Ok(answer) => return Ok(answer),
+                Err(StoreError::Stale { .. }) => {
+                    self.0.lost.cancel();
+                    return Err(Stop::LeaseLost);
+                }
+                Err(error) if error.is_temporary() => {
+                    tracing::warn!(%error, task.id = %self.0.task.id, "the store is away; the attempt waits for it");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(Stop::Store(error)),
+            }
+        }
+    }
+
+    /// Says for people how far it is; kept in memory, and stored with the next checkpoint.
+    pub fn set_progress(&self, text: impl Into<String>) {
+        *self
+            .0
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+    }
+
+    /// What was said last.
+    pub fn progress(&self) -> Option<String> {
+        self.0
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether the worker wants to end: save, and return [`Outcome::HandOff`], unless it is over anyway.
+    pub fn is_draining(&self) -> bool {
+        self.0.drain.is_cancelled()
+    }
+
+    /// Waits until the worker wants to end.
+    pub async fn draining(&self) {
+        self.0.drain.cancelled().await;
+    }
+
+    /// When the attempt will be ended, once the worker wants to end. It may come nearer.
+    pub fn deadline(&self) -> Option<Instant> {
+        *self.0.deadline.borrow()
+    }
+}

@@ -1,0 +1,179 @@
+//! What somebody has to do for all: rescue, schedule, relay what others left, announce again, sweep.
+//!
+//! One worker at a time leads, elected in the store; every write of it is fenced by its term. Without a
+//! leader nothing is wrong, only later. The leader never runs tasks, and never decides on anything that it
+//! read longer ago than one look.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::id::WorkerId;
+use crate::outbox::{self, Relay};
+use crate::store::{Fence, Store, StoreError, WorkerView};
+
+/// The name of the one thing that is led.
+const LEADERSHIP: &str = "maintenance";
+/// How often the leader looks: half of the time after which a killed worker's tasks run elsewhere.
+const LOOK: Duration = Duration::from_millis(500);
+/// A leader that is not heard of for this long is replaced.
+const LEASE: Duration = Duration::from_secs(5);
+/// How often what is slow to change is looked at.
+const SLOW_LOOK: Duration = Duration::from_secs(60);
+/// A worker whose lock is free is believed dead after this long: a live one takes it again within 300 ms.
+const DOUBT: Duration = Duration::from_millis(900);
+/// After this long a task that could run and that nobody claimed is announced again.
+const RING_AGAIN: Duration = Duration::from_secs(30 * 60);
+
+/// What the leader needs to know.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// After so many workers that died with it a task is a dead letter.
+    pub crash_limit: u32,
+    /// How long finished tasks are kept.
+    pub finished_tasks: Duration,
+}
+
+/// Leads whenever nobody else does, until `quiet`.
+pub async fn run(
+    store: Store,
+    broker: Broker,
+    relay: Relay,
+    worker: WorkerId,
+    rules: Rules,
+    quiet: CancellationToken,
+) {
+    let mut leader = Leader {
+        store,
+        broker,
+        relay,
+        rules,
+        doubted: HashMap::new(),
+        slow: None,
+    };
+    let mut led = false;
+    while !quiet.is_cancelled() {
+        let pause = match leader.store.lead(LEADERSHIP, &worker, LEASE).await {
+            Ok(Some(fence)) => {
+                if !std::mem::replace(&mut led, true) {
+                    tracing::info!(worker = %worker, term = fence.term, "maintenance is led by this worker");
+                }
+                if let Err(error) = leader.look(&fence).await {
+                    tracing::warn!(%error, "maintenance was interrupted");
+                }
+                LOOK
+            }
+            Ok(None) => {
+                led = false;
+                LEASE / 5
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store is away; maintenance waits");
+                LEASE / 5
+            }
+        };
+        tokio::select! {
+            () = quiet.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    if led && let Err(error) = leader.store.yield_lead(LEADERSHIP, &worker).await {
+        tracing::debug!(%error, "maintenance could not be given up; it will run out");
+    }
+}
+
+struct Leader {
+    store: Store,
+    broker: Broker,
+    relay: Relay,
+    rules: Rules,
+    /// Workers whose lock was free, and since when.
+    doubted: HashMap<WorkerId, Instant>,
+    slow: Option<Instant>,
+}
+
+impl Leader {
+    async fn look(&mut self, fence: &Fence) -> Result<(), StoreError> {
+        self.bury_workers(fence).await?;
+        loop {
+            let (rings, dead) = self.store.rescue(fence, self.rules.crash_limit).await?;
+            for id in &dead {
+                tracing::error!(task.id = %id, "task is a dead letter: it ended too many workers");
+            }
+            if rings.is_empty() && dead.is_empty() {
+                break;
+            }
+            tracing::info!(tasks = rings.len(), "tasks of dead workers may run again");
+            self.relay.publish(rings).await;
+        }
+        loop {
+            let rings = self.store.due(fence).await?;
+            if rings.is_empty() {
+                break;
+            }
+            self.relay.publish(rings).await;
+        }
+        let left = self.store.outbox_take().await?;
+        if !left.is_empty() {
+            let published = outbox::publish(&self.store, &self.broker, &left).await;
+            tracing::info!(
+                messages = left.len(),
+                published,
+                "relayed messages that others left"
+            );
+        }
+        if self.slow.is_none_or(|last| last.elapsed() >= SLOW_LOOK) {
+            self.slow = Some(Instant::now());
+            self.slow_look(fence).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up workers that are dead: at once when their lease is over, else when their lock stays free.
+    async fn bury_workers(&mut self, fence: &Fence) -> Result<(), StoreError> {
+        let workers = self.store.workers(false).await?;
+        let ids = workers
+            .iter()
+            .map(|worker| worker.id.clone())
+            .collect::<Vec<_>>();
+        let dead = self.store.dead_among(&ids).await?;
+        let now = self.store.clock().now();
+        self.doubted.retain(|id, _| dead.contains(id));
+        let lost = workers
+            .iter()
+            .filter(|worker| dead.contains(&worker.id))
+            .filter(|worker| worker.lease_until <= now || self.doubted_for(worker) >= DOUBT)
+            .map(|worker| (worker.id.clone(), worker.lease_until))
+            .collect::<Vec<_>>();
+        for id in dead {
+            self.doubted.entry(id).or_insert_with(Instant::now);
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in &lost {
+            tracing::warn!(worker = %id, "worker is dead");
+            self.doubted.remove(id);
+        }
+        self.store.mark_lost(fence, &lost).await.map(drop)
+    }
+
+    fn doubted_for(&self, worker: &WorkerView) -> Duration {
+        self.doubted
+            .get(&worker.id)
+            .map(Instant::elapsed)
+            .unwrap_or_default()
+    }
+
+    async fn slow_look(&self, fence: &Fence) -> Result<(), StoreError> {
+        self.relay
+            .publish(self.store.ring_again(fence, RING_AGAIN).await?)
+            .await;
+        while self.store.sweep(fence, self.rules.finished_tasks).await? > 0 {}
+        while self.store.sweep_runs().await? > 0 {}
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! One worker: deliveries become claims, claims attempts, attempts outcomes.
+//!
+//! Three loops share the state in [`Worker`]: *intake* (deliveries → claims), *settling* (outcomes → one
+//! commit for all that are ready → acknowledgements) and *keeping* (lease, lock, cancellations, holding).
+//! [`run`] joins the worker, starts them and sees to the drain. The pool knows nothing of what tasks do.
+//!
+//! Never: a claim without a free slot; an acknowledgement before the store has what it says; a wait, for
+//! whatever it may be, inside a transaction; an attempt that outlives the worker's deadline.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, Receipt};
+use crate::config::{self, Policies};
+use crate::handler::Registry;
+use crate::id::{Epoch, TaskId, WorkerId};
+use crate::lifecycle::{Event, Life, Strictness};
+use crate::maintenance::{self, Rules};
+use crate::outbox::Relay;
+use crate::store::{Member, Store, StoreError};
+
+mod attempt;
+pub mod decide;
+mod intake;
+mod keep;
+mod settle;
+
+use attempt::Finished;
+use decide::Cut;
+
+/// What a worker is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The pool's name.
+    pub name: String,
+    /// Its queues, slots and kind.
+    pub pool: config::Pool,
+    /// Lease, hold, grace, margin and the rest.
+    pub worker: config::Worker,
+    /// How often and how long tasks are tried.
+    pub policies: Policies,
+    /// How long finished tasks are kept.
+    pub finished_tasks: Duration,
+    /// This life of this worker: made by [`member_id`].
+    pub id: WorkerId,
+}
+
+/// What can be asked of a running worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Drain; said again: hand everything off at once.
+    Stop,
+    /// End now, and leave everything to rescue.
+    Abandon,
+    /// Say in the log what runs.
+    Print,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Exit {
+    /// It has nothing left: every attempt is settled or handed off.
+    Drained,
+    /// It ended with this many attempts that could not be written; rescue takes them over.
+    Left(usize),
+}
+
+/// One running attempt.
+struct Attempt {
+    epoch: Epoch,
+    name: String,
+    begun: Instant,
+    receipt: Option<Receipt>,
+    drain: CancellationToken,
+    cut: watch::Sender<Option<Cut>>,
+}
+
+/// What the loops share.
+struct Worker {
+    setup: Setup,
+    member: Member,
+    store: Store,
+    broker: Broker,
+    registry: Registry,
+    relay: Relay,
+    attempts: Mutex<HashMap<TaskId, Attempt>>,
+    finished: mpsc::Sender<Finished>,
+    slots: Arc<Semaphore>,
+    life: watch::Sender<Life>,
+    deadline: watch::Sender<Option<Instant>>,
+    /// Take nothing new.
+    quiet: CancellationToken,
+    /// Try nothing again: the worker is about to end.
+    give_up: CancellationToken,
+    /// Everything of this worker that runs.
+    tasks: TaskTracker,
+}
+
+/// A worker's id: the machine or pod for people, and something that no other life of it has.
+pub fn member_id(host: &str) -> WorkerId {
+    WorkerId::new(format!("{host}.{}", uuid::Uuid::now_v7().simple()))
+}
+
+/// This machine's or pod's name.
+pub fn host() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map(|name| {
+            name.trim()
+                .replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "-")
+        })
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "worker".into())
+}
+
+/// Runs a worker until it is asked to stop and has drained.
+///
+/// # Errors
+///
+/// [`StoreError`] if the worker cannot enter the store's list at its start.
+pub async fn run(
+    setup: Setup,
+    store: Store,
+    broker: Broker,
+    registry: Registry,
+    mut requests: mpsc::Receiver<Request>,
+) -> Result<Exit, StoreError> {
+    let member = Member {
+        id: setup.id.clone(),
+        pool: setup.name.clone(),
+        kind: if setup.pool.kind.is_elastic() {
+            "elastic"
+        } else {
+            "pinned"
+        }
+        .into(),
+        host: host(),
+        pid: std::process::id(),
+        slots: setup.pool.slots,
+        lock_key: lock_key(&setup.id),
+    };
+    store.anchor_clock().await?;
+    store.hold(&member).await?;
+    store
+        .join(&member, Life::Running.as_str(), setup.worker.lease)
+        .await?;
+    let tasks = TaskTracker::new();
+    let relay_tasks = TaskTracker::new();
+    let relay = Relay::start(store.clone(), broker.clone(), &relay_tasks);
+    relay.publish(store.unpark(&registry.names()).await?).await;
+    let (finished, outcomes) = mpsc::channel(settle::BATCH);
+    let slots = setup.pool.slots;
+    let worker = Arc::new(Worker {
+        member,
+        store: store.clone(),
+        broker: broker.clone(),
+        registry,
+        relay,
+        attempts: Mutex::default(),
+        finished,
+        slots: Arc::new(Semaphore::new(slots as usize)),
+        life: watch::channel(Life::Starting).0,
+        deadline: watch::channel(None).0,
+        quiet: CancellationToken::new(),
+        give_up: CancellationToken::new(),
+        tasks: tasks.clone(),
+        setup,
+    });
+    worker.advance(Event::Joined);
+    tracing::info!(worker = %worker.member.id, pool = worker.setup.name, queues = ?worker.setup.pool.queues, slots, "worker joined");
+    let consumer = broker.consume(
+        &worker.setup.pool.queues,
+        u16::try_from(slots).unwrap_or(u16::MAX),
+    );
+    let intake = tasks.spawn(intake::run(Arc::clone(&worker), consumer));
+    let settling = tasks.spawn(settle::run(Arc::clone(&worker), outcomes));
+    tasks.spawn(keep::lease(Arc::clone(&worker)));
+    tasks.spawn(keep::lock(Arc::clone(&worker)));
+    tasks.spawn(maintenance::run(
+        store,
+        broker.clone(),
+        worker.relay.clone(),
+        worker.member.id.clone(),
+        rules(&worker.setup),
+        worker.quiet.clone(),
+    ));
+    tasks.close();
+    let strictness = worker.until_stop(&mut requests).await;
+    let Some(strictness) = strictness else {
+        return Ok(Exit::Left(worker.count()));
+    };
+    let exit = worker.drain(strictness, requests, intake).await;
+    worker.give_up.cancel();
+    let rest = worker.setup.worker.margin.max(Duration::from_millis(200));
+    if tokio::time::timeout(rest, settling).await.is_err() {
+        tracing::warn!("the last outcomes could not be written in time");
+    }
+    worker.farewell(rest).await;
+    Ok(exit)
+}
+
+fn rules(setup: &Setup) -> Rules {
+    Rules {
+        crash_limit: setup.worker.crash_limit,
+        finished_tasks: setup.finished_tasks,
+    }
+}
+
+/// A lock's number for a worker: any that no other has.
+fn lock_key(id: &WorkerId) -> i64 {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(id.as_str().as_bytes());
+    digest
+        .iter()
+        .take(8)
+        .fold(0_i64, |key, byte| (key << 8) | i64::from(*byte))
+}
+
+impl Worker {
+    fn attempts<T>(&self, with: impl FnOnce(&mut HashMap<TaskId, Attempt>) -> T) -> T {
+        with(&mut self.attempts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn count(&self) -> usize {
+        self.attempts(|attempts| attempts.len())
+    }
+
+    fn life(&self) -> Life {
+        *self.life.borrow()
+    }
+
+    fn advance(&self, event: Event) {
+        match self.life().on(event) {
+            Ok(next) => {
+                self.life.send_replace(next);
+            }
+            Err(error) => tracing::error!(%error, "a worker's life went wrong"),
+        }
+    }
+
+    /// Waits for the first request to stop. `None`: end now.
+    async fn until_stop(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Strictness> {
+        loop {
+            match requests.recv().await {
+                Some(Request::Stop) | None => return Some(Strictness::escalated(None)),
+                Some(Request::Abandon) => return None,
+                Some(Request::Print) => self.print(),
+            }
+        }
+    }
+
+    /// Ends what runs: what can by itself or at a checkpoint, the rest at the deadline.
+    async fn drain(
+        &self,
+        mut strictness: Strictness,
+        mut requests: mpsc::Receiver<Request>,
+        mut intake: tokio::task::JoinHandle<()>,
+    ) -> Exit {
+        let deadline = Instant::now() + self.setup.worker.room();
+        self.deadline.send_replace(Some(deadline));
+        self.advance(Event::Stop);
+        tracing::info!(
+            running = self.count(),
+            seconds = self.setup.worker.room().as_secs_f64(),
+            "drain begun"
+        );
+        self.quiet.cancel();
+        self.attempts(|attempts| attempts.values().for_each(|attempt| attempt.drain.cancel()));
+        let mut taking = true;
+        loop {
+            if !taking && self.count() == 0 {
+                self.advance(Event::Empty);
+                tracing::info!("drained");
+                return Exit::Drained;
+            }
+            tokio::select! {
+                _ended = &mut intake, if taking => {
+                    taking = false;
+                    self.advance(Event::Returned);
+                    // What was claimed while we turned quiet.
+                    self.attempts(|attempts| attempts.values().for_each(|attempt| attempt.drain.cancel()));
+                }
+                () = self.settled() => {}
+                () = tokio::time::sleep_until(deadline), if strictness == Strictness::Drain => {
+                    tracing::warn!(running = self.count(), "the deadline came; what runs is handed off");
+                    strictness = Strictness::HandOff;
+                    self.cut_all(Cut::HandOff);
+                }
+                () = tokio::time::sleep_until(deadline + self.setup.worker.margin / 2), if strictness == Strictness::HandOff => {
+                    tracing::error!(running = self.count(), "attempts could not be handed off in time; rescue takes them over");
+                    return Exit::Left(self.count());
+                }
+                request = requests.recv() => match request {
+                    Some(Request::Stop) => {
+                        strictness = Strictness::escalated(Some(strictness));
+                        tracing::warn!(running = self.count(), "asked to stop again; what runs is handed off at once");
+                        self.cut_all(Cut::HandOff);
+                    }
+                    Some(Request::Abandon) => return Exit::Left(self.count()),
+                    Some(Request::Print) => self.print(),
+                    // Nobody can ask any more: the deadline decides.
+                    None => tokio::time::sleep(Duration::from_millis(50)).await,
+                },
+            }
+        }
+    }
+
+    /// Waits for an attempt to be settled. Looks often: a drain is short.
+    async fn settled(&self) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    fn cut_all(&self, cut: Cut) {
+        self.attempts(|attempts| attempts.values().for_each(|attempt| attempt.cut(cut)));
+    }
+
+    /// Leaves the store's list and publishes what is left in the relay, within `rest` each.
+    async fn farewell(&self, rest: Duration) {
+        if tokio::time::timeout(rest, self.relay.flush())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the broker is away; the outbox keeps what was to be published");
+        }
+        let leave = async {
+            if let Err(error) = self.store.leave(&self.member.id).await {
+                tracing::warn!(%error, "the worker could not be taken off the list; its lease will run out");
+            }
+            self.store.let_go(&self.member.id).await;
+        };
+        if tokio::time::timeout(rest, leave).await.is_err() {
+            tracing::warn!("the store is away; the worker's lease will run out");
+        }
+    }
+
+    /// Says what runs.
+    fn print(&self) {
+        self.attempts(|attempts| {
+            tracing::info!(life = self.life().as_str(), running = attempts.len(), slots = self.setup.pool.slots, "worker state");
+            for (id, attempt) in attempts.iter() {
+                tracing::info!(
+                    task.id = %id, task.name = attempt.name, epoch = %attempt.epoch,
+                    seconds = attempt.begun.elapsed().as_secs_f64(), held = attempt.receipt.is_some(), "attempt runs",
+                );
+            }
+        });
+    }
+}
+
+impl Attempt {
+    /// Ends the attempt; the first reason counts.
+    fn cut(&self, cut: Cut) {
+        self.cut.send_if_modified(|now| {
+            let first = now.is_none();
+            now.get_or_insert(cut);
+            first
+        });
+    }
+}

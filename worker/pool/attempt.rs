@@ -1,0 +1,163 @@
+//! One attempt: a handler runs under its claim until it returns or is cut off.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::decide::{Cut, Ended};
+use super::{Attempt, Worker};
+use crate::broker::Receipt;
+use crate::config::PoolKind;
+use crate::handler::{Context, Running};
+use crate::store::Claimed;
+use crate::task::Task;
+
+/// An attempt that ended, on its way to the store.
+pub(super) struct Finished {
+    pub(super) task: Arc<Task>,
+    pub(super) claimed: Claimed,
+    pub(super) ended: Ended,
+    /// Whether it outran its elastic pool.
+    pub(super) overran: bool,
+}
+
+/// Starts an attempt in the slot `place`.
+pub(super) fn start(
+    worker: &Arc<Worker>,
+    task: Task,
+    claimed: Claimed,
+    receipt: Receipt,
+    place: OwnedSemaphorePermit,
+) {
+    let task = Arc::new(task);
+    let (drain, lost) = (CancellationToken::new(), CancellationToken::new());
+    let (cut, cuts) = watch::channel(None);
+    let context = Context::new(
+        worker.store.clone(),
+        Arc::clone(&task),
+        claimed.clone(),
+        drain.clone(),
+        worker.deadline.subscribe(),
+        lost.clone(),
+    );
+    // Intake claims known names only; one that has gone since is a failure like any other.
+    let running = worker.registry.start(&task, context).unwrap_or_else(|| {
+        let name = task.name.clone();
+        async move { Err(anyhow::anyhow!("no handler for {name:?}")) }.boxed()
+    });
+    let entry = Attempt {
+        epoch: claimed.epoch,
+        name: task.name.clone(),
+        begun: Instant::now(),
+        receipt: Some(receipt),
+        drain: drain.clone(),
+        cut,
+    };
+    tracing::debug!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt begun");
+    worker.attempts(|attempts| attempts.insert(task.id.clone(), entry));
+    let attempt = Run {
+        worker: Arc::clone(worker),
+        task,
+        claimed,
+        drain,
+        lost,
+        cuts,
+    };
+    worker.tasks.spawn(async move {
+        let finished = attempt.run(running).await;
+        let worker = finished.1;
+        drop(place);
+        if worker.finished.send(finished.0).await.is_err() {
+            tracing::debug!("an attempt ended after its worker; rescue takes it over");
+        }
+    });
+}
+
+struct Run {
+    worker: Arc<Worker>,
+    task: Arc<Task>,
+    claimed: Claimed,
+    drain: CancellationToken,
+    lost: CancellationToken,
+    cuts: watch::Receiver<Option<Cut>>,
+}
+
+impl Run {
+    async fn run(mut self, running: Running) -> (Finished, Arc<Worker>) {
+        let begun = Instant::now();
+        let limit = self.worker.setup.policies.get(&self.task.name).time_limit;
+        // An elastic attempt is asked at its budget, and ended one checkpoint later.
+        let budget = match &self.worker.setup.pool.kind {
+            PoolKind::Elastic {
+                budget,
+                overrun_queue: Some(_),
+            } => Some(*budget),
+            PoolKind::Elastic {
+                overrun_queue: None,
+                ..
+            }
+            | PoolKind::Pinned => None,
+        };
+        let ask = begun + budget.unwrap_or(limit);
+        let end = ask + self.worker.setup.worker.checkpoint_every * 2;
+        let mut overran = false;
+        let mut running = AssertUnwindSafe(running).catch_unwind();
+        let ended = loop {
+            tokio::select! {
+                biased;
+                cut = wait(&mut self.cuts) => break Ended::Cut(cut),
+                returned = &mut running => break match returned {
+                    Ok(answer) => Ended::Returned(answer),
+                    Err(panic) => Ended::Panicked(text(panic.as_ref())),
+                },
+                () = tokio::time::sleep_until(begun + limit) => break Ended::Cut(Cut::TimeLimit(limit)),
+                () = tokio::time::sleep_until(ask), if budget.is_some() && !overran => {
+                    tracing::info!(task.id = %self.task.id, task.name = self.task.name, "attempt outran its elastic pool");
+                    overran = true;
+                    self.drain.cancel();
+                }
+                () = tokio::time::sleep_until(end), if overran => break Ended::Cut(Cut::HandOff),
+            }
+        };
+        drop(running);
+        if matches!(ended, Ended::Cut(Cut::Lost)) {
+            self.lost.cancel();
+        }
+        let Self {
+            worker,
+            task,
+            claimed,
+            ..
+        } = self;
+        (
+            Finished {
+                task,
+                claimed,
+                ended,
+                overran,
+            },
+            worker,
+        )
+    }
+}
+
+async fn wait(cuts: &mut watch::Receiver<Option<Cut>>) -> Cut {
+    match cuts.wait_for(Option::is_some).await.map(|cut| *cut) {
+        Ok(Some(cut)) => cut,
+        // The entry is gone, so that nobody can cut any more.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "something that is no text".into())
+}

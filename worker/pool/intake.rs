@@ -1,0 +1,363 @@
+//! Deliveries become claims, as many as there are free slots; what may not run gets a row and goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::decide::{Triage, triage};
+use super::{Worker, attempt};
+use crate::broker::{Consumer, Delivery, Outgoing, Receipt};
+use crate::codec::{self, Unreadable};
+use crate::crash;
+use crate::id::{Epoch, WorkerId};
+use crate::store::{ClaimAnswer, ClaimRequest, SetAside, State, StoreError};
+use crate::task::Task;
+
+/// Deliveries that share a claim's commit: at this number a commit is a small part of each.
+const BATCH: usize = 256;
+/// Between two tries while the store is away.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a redelivery waits to see whether its task's owner is dead: a killed worker's lock is free
+/// within milliseconds, and a live one's stays.
+const DISPUTE: [u64; 6] = [5, 20, 50, 100, 300, 700];
+
+/// A delivery that can be read.
+struct Incoming {
+    task: Task,
+    receipt: Receipt,
+    redelivered: bool,
+    /// The dead worker whose task this is.
+    heir_of: Option<(WorkerId, Epoch)>,
+}
+
+/// Takes deliveries until quiet, then gives back what was not begun.
+pub(super) async fn run(worker: Arc<Worker>, mut consumer: Consumer) {
+    let (disputes, mut decided) = mpsc::channel::<Incoming>(worker.setup.pool.slots as usize + 1);
+    let mut buffer = Vec::with_capacity(BATCH);
+    loop {
+        let place = tokio::select! {
+            () = worker.quiet.cancelled() => break,
+            place = Arc::clone(&worker.slots).acquire_owned() => place,
+            // Every slot is busy for longer than a delivery may be held: another worker may have a free one.
+            () = tokio::time::sleep(worker.setup.worker.hold) => {
+                while let Ok(delivery) = consumer.deliveries.try_recv() {
+                    buffer.push(delivery);
+                }
+                give_back(&worker, buffer.drain(..).collect()).await;
+                continue;
+            }
+        };
+        let Ok(place) = place else { break };
+        let most = BATCH.min(worker.slots.available_permits() + 1);
+        tokio::select! {
+            biased;
+            () = worker.quiet.cancelled() => break,
+            Some(incoming) = decided.recv() => take_over(&worker, incoming, place).await,
+            count = consumer.deliveries.recv_many(&mut buffer, most) => {
+                if count == 0 {
+                    break;
+                }
+                let places = places(&worker, place, count);
+                take(&worker, buffer.drain(..).collect(), places, &disputes).await;
+            }
+        }
+    }
+    consumer.quiet();
+    while consumer.deliveries.recv_many(&mut buffer, BATCH).await > 0 {
+        give_back(&worker, buffer.drain(..).collect()).await;
+    }
+}
+
+/// `count` slots, the first of which is `place`.
+fn places(worker: &Worker, place: OwnedSemaphorePermit, count: usize) -> Vec<OwnedSemaphorePermit> {
+    let mut places = vec![place];
+    while places.len() < count
+        && let Ok(place) = Arc::clone(&worker.slots).try_acquire_owned()
+    {
+        places.push(place);
+    }
+    places
+}
+
+async fn take(
+    worker: &Arc<Worker>,
+    deliveries: Vec<Delivery>,
+    mut places: Vec<OwnedSemaphorePermit>,
+    disputes: &mpsc::Sender<Incoming>,
+) {
+    crash::point("intake:delivered");
+    let mut claims = Vec::with_capacity(deliveries.len());
+    let (mut asides, mut receipts) = (Vec::new(), Vec::new());
+    for delivery in deliveries {
+        let Some((incoming, known)) = read(worker, delivery).await else {
+            continue;
+        };
+        match triage(&incoming.task, worker.store.clock().now(), known) {
+            Triage::Claim => claims.push(incoming),
+            Triage::Aside(state, reason) => {
+                tracing::info!(task.id = %incoming.task.id, task.name = incoming.task.name, state = state.as_str(), "task set aside");
+                asides.push(SetAside {
+                    task: incoming.task,
+                    state,
+                    reason,
+                });
+                receipts.push(incoming.receipt);
+            }
+        }
+    }
+    set_aside(worker, asides, receipts).await;
+    if claims.is_empty() {
+        return;
+    }
+    let requests = claims
+        .iter()
+        .map(|incoming| ClaimRequest {
+            task: &incoming.task,
+        })
+        .collect::<Vec<_>>();
+    let answers = patiently(worker, || worker.store.claim(&worker.member.id, &requests)).await;
+    drop(requests);
+    let Some(answers) = answers else {
+        worker
+            .broker
+            .release(
+                claims
+                    .into_iter()
+                    .map(|incoming| incoming.receipt)
+                    .collect(),
+            )
+            .await;
+        return;
+    };
+    crash::point("intake:claimed");
+    let mut dropped = Vec::new();
+    for (incoming, answer) in claims.into_iter().zip(answers) {
+        match answer {
+            ClaimAnswer::Claimed(claimed) => match places.pop() {
+                Some(place) => {
+                    attempt::start(worker, incoming.task, claimed, incoming.receipt, place)
+                }
+                None => {
+                    tracing::error!(task.id = %incoming.task.id, "a claim had no slot; rescue takes it over")
+                }
+            },
+            ClaimAnswer::Not(_) => dropped.push(incoming.receipt),
+            ClaimAnswer::Busy {
+                worker: owner,
+                epoch: _,
+            } if owner == worker.member.id => dropped.push(incoming.receipt),
+            ClaimAnswer::Busy {
+                worker: owner,
+                epoch,
+            } => {
+                let disputes = disputes.clone();
+                let worker = Arc::clone(worker);
+                worker.tasks.clone().spawn(async move {
+                    dispute(
+                        &worker,
+                        Incoming {
+                            heir_of: Some((owner, epoch)),
+                            ..incoming
+                        },
+                        disputes,
+                    )
+                    .await;
+                });
+            }
+        }
+    }
+    worker.broker.ack(dropped).await;
+}
+
+/// Decodes a delivery; one that cannot be read goes to a queue of its own with the reason.
+async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
+    let Delivery {
+        queue,
+        message,
+        redelivered,
+        receipt,
+    } = delivery;
+    match codec::decode(&message, &queue) {
+        Ok(task) => {
+            let known = worker.registry.knows(&task.name);
+            Some((
+                Incoming {
+                    task,
+                    receipt,
+                    redelivered,
+                    heir_of: None,
+                },
+                known,
+            ))
+        }
+        Err(reason) => {
+            set_unreadable(worker, &queue, message, &reason, receipt).await;
+            None
+        }
+    }
+}
+
+/// Where messages of `queue` go that cannot be read.
+pub(super) fn unreadable_queue(queue: &str) -> String {
+    format!("{queue}.unreadable")
+}
+
+async fn set_unreadable(
+    worker: &Worker,
+    queue: &str,
+    mut message: codec::Message,
+    reason: &Unreadable,
+    receipt: Receipt,
+) {
+    message.headers.insert(
+        "longshore-unreadable".into(),
+        Value::from(reason.to_string()),
+    );
+    let outgoing = Outgoing {
+        queue: unreadable_queue(queue),
+        message,
+    };
+    let published = patiently_publish(worker, outgoing).await;
+    if published {
+        tracing::warn!(queue, %reason, "a message that cannot be read was set aside");
+        worker.broker.ack(vec![receipt]).await;
+    } else {
+        worker.broker.release(vec![receipt]).await;
+    }
+}
+
+async fn patiently_publish(worker: &Worker, outgoing: Outgoing) -> bool {
+    loop {
+        match worker
+            .broker
+            .publish(std::slice::from_ref(&outgoing))
+            .await
+            .pop()
+        {
+            Some(Ok(())) => return true,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a message that cannot be read could not be set aside yet")
+            }
+            None => return false,
+        }
+        tokio::select! {
+            () = worker.quiet.cancelled() => return false,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Gives tasks a row that says where they stand; then their messages can go.
+async fn set_aside(worker: &Worker, asides: Vec<SetAside>, receipts: Vec<Receipt>) {
+    if asides.is_empty() {
+        return;
+    }
+    match patiently(worker, || worker.store.set_aside(&asides)).await {
+        Some(rings) => {
+            crash::point("intake:set-aside");
+            worker.relay.publish(rings).await;
+            worker.broker.ack(receipts).await;
+        }
+        None => worker.broker.release(receipts).await,
+    }
+}
+
+/// Puts deliveries that were not begun back on their queue: by the store and a new message, since a
+/// requeue counts towards RabbitMQ's delivery limit.
+async fn give_back(worker: &Worker, deliveries: Vec<Delivery>) {
+    let (mut asides, mut receipts) = (Vec::new(), Vec::new());
+    for delivery in deliveries {
+        let Some((incoming, known)) = read(worker, delivery).await else {
+            continue;
+        };
+        let (state, reason) = match triage(&incoming.task, worker.store.clock().now(), known) {
+            Triage::Claim => (State::Queued, None),
+            Triage::Aside(state, reason) => (state, reason),
+        };
+        asides.push(SetAside {
+            task: incoming.task,
+            state,
+            reason,
+        });
+        receipts.push(incoming.receipt);
+    }
+    set_aside(worker, asides, receipts).await;
+}
+
+/// Another worker has the task. If it is dead, the delivery is our right to go on at once; if it lives, its
+/// lease keeps the task and the delivery is dropped.
+async fn dispute(worker: &Worker, incoming: Incoming, disputes: mpsc::Sender<Incoming>) {
+    let Some((owner, _)) = incoming.heir_of.clone() else {
+        return;
+    };
+    let looks = if incoming.redelivered {
+        DISPUTE.len()
+    } else {
+        1
+    };
+    for wait in DISPUTE.iter().take(looks) {
+        match worker.store.dead_among(std::slice::from_ref(&owner)).await {
+            Ok(dead) if dead.is_empty() => {}
+            Ok(_) => {
+                if let Err(mpsc::error::SendError(incoming)) = disputes.send(incoming).await {
+                    worker.broker.release(vec![incoming.receipt]).await;
+                }
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "the owner of a task could not be looked for"),
+        }
+        tokio::select! {
+            () = worker.quiet.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_millis(*wait)) => {}
+        }
+    }
+    tracing::debug!(task.id = %incoming.task.id, owner = %owner, "dropped a delivery whose task a live worker has");
+    worker.broker.ack(vec![incoming.receipt]).await;
+}
+
+async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemaphorePermit) {
+    let Incoming {
+        task,
+        receipt,
+        heir_of,
+        ..
+    } = incoming;
+    let Some((owner, epoch)) = heir_of else {
+        return;
+    };
+    let limit = worker.setup.worker.crash_limit;
+    let answer = patiently(worker, || {
+        worker
+            .store
+            .take_over(&worker.member.id, &task.id, epoch, &owner, limit)
+    })
+    .await;
+    match answer {
+        Some(Some(claimed)) => {
+            tracing::info!(task.id = %task.id, task.name, epoch = %claimed.epoch, dead = %owner, "task taken over from a dead worker");
+            attempt::start(worker, task, claimed, receipt, place);
+        }
+        // Somebody was faster, or it has ended too many workers and rescue will say so.
+        Some(None) => worker.broker.ack(vec![receipt]).await,
+        None => worker.broker.release(vec![receipt]).await,
+    }
+}
+
+/// Runs a verb again while the store is away. `None`: the worker ends before it came back.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    worker: &Worker,
+    verb: impl Fn() -> F,
+) -> Option<T> {
+    loop {
+        match verb().await {
+            Ok(answer) => return Some(answer),
+            Err(error) => tracing::warn!(%error, "the store is away; deliveries wait"),
+        }
+        tokio::select! {
+            () = worker.give_up.cancelled() => return None,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}

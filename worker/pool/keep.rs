@@ -1,0 +1,111 @@
+//! Staying alive in the store's eyes: the lease, the lock, and what both tell about our attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Worker;
+use super::decide::Cut;
+use crate::lifecycle::Life;
+use crate::store::{Held, StoreError};
+
+/// How often the lock's connection is looked after: far more often than rescue believes in its loss.
+const LOCK_LOOK: Duration = Duration::from_millis(300);
+
+/// Renews the lease three times as often as it must, and compares what we run with what the store says.
+pub(super) async fn lease(worker: Arc<Worker>) {
+    let every = worker.setup.worker.lease / 3;
+    let mut next = Instant::now() + every.min(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = worker.give_up.cancelled() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        let wait = match renew(&worker).await {
+            Ok(()) => every,
+            Err(error) => {
+                tracing::warn!(%error, "the lease could not be renewed; attempts go on");
+                every.min(Duration::from_secs(1))
+            }
+        };
+        next = Instant::now() + wait.min(Duration::from_secs(1));
+        release_held(&worker).await;
+    }
+}
+
+async fn renew(worker: &Worker) -> Result<(), StoreError> {
+    let (id, lease) = (&worker.member.id, worker.setup.worker.lease);
+    let life = match worker.life() {
+        Life::Starting | Life::Running => Life::Running,
+        other @ (Life::Quiet | Life::Draining | Life::Stopped) => other,
+    };
+    worker.store.anchor_clock().await?;
+    // Taken before the store is asked: what is claimed in between is missing from neither.
+    let ours = worker.attempts(|attempts| {
+        attempts
+            .iter()
+            .map(|(id, attempt)| (id.clone(), attempt.epoch))
+            .collect::<Vec<_>>()
+    });
+    if !worker.store.renew(id, life.as_str(), lease).await? {
+        tracing::warn!(worker = %id, "the worker was given up for dead while it lived; it joins again");
+        worker.store.hold(&worker.member).await?;
+        worker
+            .store
+            .join(&worker.member, life.as_str(), lease)
+            .await?;
+    }
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let held = worker.store.held(id).await?;
+    for (task, epoch) in ours {
+        let cut = match held
+            .iter()
+            .find(|held| held.id == task && held.epoch == epoch)
+        {
+            None => Cut::Lost,
+            Some(Held { cancel: 1, .. }) => Cut::Canceled,
+            Some(_) => continue,
+        };
+        worker.attempts(|attempts| {
+            if let Some(attempt) = attempts.get(&task).filter(|attempt| attempt.epoch == epoch) {
+                attempt.cut(cut);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Acknowledges deliveries held for long: from then on the lease alone keeps their tasks.
+async fn release_held(worker: &Worker) {
+    let hold = worker.setup.worker.hold;
+    let receipts = worker.attempts(|attempts| {
+        attempts
+            .values_mut()
+            .filter(|attempt| attempt.begun.elapsed() >= hold)
+            .filter_map(|attempt| attempt.receipt.take())
+            .collect::<Vec<_>>()
+    });
+    if !receipts.is_empty() {
+        tracing::debug!(
+            deliveries = receipts.len(),
+            "acknowledged deliveries of long attempts; their leases keep them"
+        );
+        worker.broker.ack(receipts).await;
+    }
+}
+
+/// Takes the liveness lock again as soon as its connection has ended.
+pub(super) async fn lock(worker: Arc<Worker>) {
+    loop {
+        tokio::select! {
+            () = worker.give_up.cancelled() => return,
+            () = tokio::time::sleep(LOCK_LOOK) => {}
+        }
+        if let Err(error) = worker.store.hold(&worker.member).await {
+            tracing::debug!(%error, "the liveness lock could not be taken; it is tried again");
+        }
+    }
+}

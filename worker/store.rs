@@ -1,0 +1,340 @@
+//! The store: the truth about tasks, workers and test jobs, in PostgreSQL or SQLite.
+//!
+//! Reading and writing are apart. Readers use connections that cannot write and get owned snapshots. A
+//! write is one of a closed set of commands, the verbs below; each is one short transaction that runs on
+//! a task of its own, so that a caller who goes away neither cuts it short nor leaves it open. A verb
+//! never waits for anything but the database, and a command takes slices: the tasks of a batch share a
+//! commit and are answered one by one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::id::WorkerId;
+
+pub(crate) mod command;
+mod messages;
+mod postgres;
+mod schema;
+pub(crate) mod sql;
+mod sqlite;
+mod tasks;
+mod testjobs;
+mod workers;
+
+pub use command::Op;
+pub use messages::Taken;
+pub use schema::{SchemaState, VERSION};
+pub use tasks::{
+    ClaimAnswer, ClaimRequest, Claimed, Enqueued, Filter, Ring, SetAside, Settlement, State,
+    TaskView,
+};
+pub use testjobs::{
+    Begun, Fetched, FileView, MetricView, PartView, RunCounts, StagedRow, TestJobFilter,
+    TestJobView, TestPage, TestView,
+};
+pub use workers::{Fence, Held, Member, WorkerView};
+
+use command::{Row, typed};
+use postgres::Postgres;
+use sql::Sql;
+use sqlite::Sqlite;
+
+/// Where the store is.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// `sqlite:PATH` or `postgres://user@host:port/database`.
+    pub url: String,
+    /// A PostgreSQL role that can only select, for readers; `None`: the same role in read-only sessions.
+    pub reader_url: Option<String>,
+    /// PostgreSQL's schema for our tables.
+    pub schema: String,
+    /// PostgreSQL's connections for commands, and as many for readers; at least 2.
+    pub connections: u32,
+    /// PostgreSQL's password, if the address has none.
+    pub password: Option<String>,
+    /// Whether a worker's death shows by its lock at once; behind a transaction pooler only the lease can tell.
+    pub locks: bool,
+}
+
+impl StoreConfig {
+    /// An embedded store in `path`.
+    pub fn sqlite(path: &std::path::Path) -> Self {
+        Self {
+            url: format!("sqlite:{}", path.display()),
+            reader_url: None,
+            schema: "longshore".into(),
+            connections: 2,
+            password: None,
+            locks: true,
+        }
+    }
+}
+
+/// Why a verb failed. A lost lease is an answer of a verb; as an error it is [`StoreError::Stale`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or the connection ended: try again.
+    #[error("reach the store: {reason}")]
+    Away {
+        /// What the driver said.
+        reason: String,
+    },
+    /// The database could not do it now (deadlock, time-out, busy): try again.
+    #[error("write to the store: {reason}")]
+    Busy {
+        /// What the database said.
+        reason: String,
+    },
+    /// A condition of the command did not hold (a later epoch, another owner): nothing was written.
+    #[error("write under a lease that was lost (at {command})")]
+    Stale {
+        /// The statement that found it.
+        command: &'static str,
+    },
+    /// The database refused: a write through a reader, a missing right, a full disk.
+    #[error("have the store accept it: {reason}")]
+    Refused {
+        /// What the database said.
+        reason: String,
+    },
+    /// A value did not fit what was expected of it: a bug, or another program's rows.
+    #[error("understand a value of {command}: {reason}")]
+    Value {
+        /// The statement.
+        command: &'static str,
+        /// What did not fit.
+        reason: String,
+    },
+    /// The address cannot be understood.
+    #[error("understand store.url: {reason}")]
+    Address {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The folder of lock files beside the SQLite file cannot be used.
+    #[error("lock a file in {path}: {source}")]
+    Lock {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The schema is not the one this program knows.
+    #[error("{0}")]
+    Schema(String),
+}
+
+impl StoreError {
+    /// Whether the same verb may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Away { .. } | Self::Busy { .. } => true,
+            Self::Stale { .. }
+            | Self::Refused { .. }
+            | Self::Value { .. }
+            | Self::Address { .. }
+            | Self::Lock { .. }
+            | Self::Schema(_) => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let reason = error.to_string();
+        let sqlx::Error::Database(database) = &error else {
+            return Self::Away { reason };
+        };
+        let code = database.code().unwrap_or_default();
+        match code.as_ref() {
+            // PostgreSQL: serialization, deadlock, lock and statement time-outs, too many connections. SQLite: busy, locked.
+            "40001" | "40P01" | "55P03" | "57014" | "53300" | "5" | "6" | "261" | "262" | "517" => {
+                Self::Busy { reason }
+            }
+            // The server goes down, or ended our session.
+            "57P01" | "57P02" | "57P03" | "25P03" | "08006" | "08003" => Self::Away { reason },
+            _ => Self::Refused { reason },
+        }
+    }
+}
+
+enum Db {
+    Postgres(Postgres),
+    Sqlite(Sqlite),
+}
+
+struct Inner {
+    db: Db,
+    clock: Clock,
+    locks: bool,
+    schema: String,
+    commands: TaskTracker,
+}
+
+/// A handle on the store; clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0.db {
+            Db::Postgres(_) => "Store(PostgreSQL)",
+            Db::Sqlite(_) => "Store(SQLite)",
+        })
+    }
+}
+
+impl Store {
+    /// A handle on the store that `config` names; connects when first used.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Address`] if the address cannot be understood.
+    pub fn open(config: &StoreConfig, clock: Clock) -> Result<Self, StoreError> {
+        let db = if config.url.starts_with("sqlite:") {
+            Db::Sqlite(Sqlite::open(config)?)
+        } else if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
+            Db::Postgres(Postgres::open(config)?)
+        } else {
+            let reason = "it begins neither with sqlite: nor with postgres://".to_owned();
+            return Err(StoreError::Address { reason });
+        };
+        Ok(Self(Arc::new(Inner {
+            db,
+            clock,
+            locks: config.locks,
+            schema: config.schema.clone(),
+            commands: TaskTracker::new(),
+        })))
+    }
+
+    /// The clock that this store's commands go by.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Sets the clock by the database's.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn anchor_clock(&self) -> Result<(), StoreError> {
+        let now = match &self.0.db {
+            Db::Postgres(db) => db.now().await?,
+            Db::Sqlite(db) => db.now().await?,
+        };
+        self.0.clock.anchor(now);
+        Ok(())
+    }
+
+    /// Whether this is an embedded store.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.0.db, Db::Sqlite(_))
+    }
+
+    /// Waits for the commands under way, then closes every connection.
+    pub async fn close(&self) {
+        self.0.commands.close();
+        self.0.commands.wait().await;
+        match &self.0.db {
+            Db::Postgres(db) => db.close().await,
+            Db::Sqlite(db) => db.close().await,
+        }
+    }
+
+    /// Runs one command: all of `ops` in one transaction, or nothing.
+    pub(crate) async fn command(
+        &self,
+        name: &'static str,
+        ops: Vec<Op>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        let running = self.0.commands.spawn(async move {
+            crate::crash::point(&format!("{name}:before"));
+            let now = inner.clock.now();
+            let answer = match &inner.db {
+                Db::Postgres(db) => db.run(&ops, now).await,
+                Db::Sqlite(db) => db.run(&ops, now).await,
+            };
+            crate::crash::point(&format!("{name}:after"));
+            answer
+        });
+        running.await.unwrap_or_else(|error| {
+            Err(StoreError::Away {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    /// A command of one statement.
+    pub(crate) async fn single(&self, name: &'static str, op: Op) -> Result<Vec<Row>, StoreError> {
+        Ok(self
+            .command(name, vec![op])
+            .await?
+            .into_iter()
+            .next()
+            .unwrap_or_default())
+    }
+
+    /// Reads a snapshot.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        sql: Sql,
+        rows: &[impl Serialize],
+    ) -> Result<Vec<T>, StoreError> {
+        let op = Op::new(sql, rows)?;
+        let now = self.0.clock.now();
+        let found = match &self.0.db {
+            Db::Postgres(db) => db.read(sql, &op.rows, now).await?,
+            Db::Sqlite(db) => db.read(sql, &op.rows, now).await?,
+        };
+        typed(found)
+    }
+
+    /// Takes or keeps the lock whose loss says that this worker is dead.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn hold(&self, member: &Member) -> Result<(), StoreError> {
+        match &self.0.db {
+            _ if !self.0.locks => Ok(()),
+            Db::Postgres(db) => db.hold(member.lock_key).await,
+            Db::Sqlite(db) => db.hold(&member.id),
+        }
+    }
+
+    /// Gives that lock back.
+    pub async fn let_go(&self, worker: &WorkerId) {
+        match &self.0.db {
+            Db::Postgres(db) => db.let_go().await,
+            Db::Sqlite(db) => db.let_go(worker),
+        }
+    }
+
+    /// Waits until something may have been committed by another process, or `most` has passed
+    /// (SQLite; PostgreSQL: at once).
+    pub(crate) async fn changed(&self, most: Duration) -> Result<(), StoreError> {
+        /// How often to ask: the price is one page of shared memory.
+        const LOOK: Duration = Duration::from_millis(15);
+        let Db::Sqlite(db) = &self.0.db else {
+            return Ok(());
+        };
+        let mut connection = db.watcher().await?;
+        let end = tokio::time::Instant::now() + most;
+        let before = db.data_version(&mut connection).await?;
+        while tokio::time::Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
+            if db.data_version(&mut connection).await? != before {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! What a write is: a short list of statements that the store runs in one transaction of its own.
+//!
+//! A command holds values only. It cannot wait for anything, see a result before the next statement
+//! runs, or keep a transaction open: the interface gives it none.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::StoreError;
+use super::sql::Sql;
+
+/// A row as the store answers it.
+pub(crate) type Row = Map<String, Value>;
+
+/// What must be true of a statement's answer, or the whole command is undone as [`StoreError::Stale`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// Anything goes.
+    Free,
+    /// At least one row.
+    Some,
+}
+
+/// One statement of a command with its values.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub(crate) sql: Sql,
+    pub(crate) rows: String,
+    pub(crate) guard: Guard,
+    pub(crate) bytes: Option<Bytes>,
+    pub(crate) copy: Option<Copy>,
+}
+
+/// Rows for PostgreSQL's COPY, in its text format; used there in the place of the statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Copy {
+    pub(crate) into: &'static str,
+    pub(crate) text: Bytes,
+}
+
+impl Op {
+    /// `sql` over `rows`.
+    pub(crate) fn new<T: Serialize>(sql: Sql, rows: &[T]) -> Result<Self, StoreError> {
+        let rows = serde_json::to_string(rows).map_err(|error| StoreError::Value {
+            command: sql.name,
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            sql,
+            rows,
+            guard: Guard::Free,
+            bytes: None,
+            copy: None,
+        })
+    }
+
+    /// `sql` over one row.
+    pub(crate) fn one<T: Serialize>(sql: Sql, row: &T) -> Result<Self, StoreError> {
+        Self::new(sql, std::slice::from_ref(row))
+    }
+
+    /// The same, and the command is undone if it answers no row.
+    pub(crate) fn guarded(mut self) -> Self {
+        self.guard = Guard::Some;
+        self
+    }
+
+    /// The same with a binary value as `$3`.
+    pub(crate) fn with_bytes(mut self, bytes: Bytes) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+}
+
+/// The rows of one statement as values of `T`.
+pub(crate) fn typed<T: DeserializeOwned>(rows: Vec<Row>) -> Result<Vec<T>, StoreError> {
+    rows.into_iter()
+        .map(|row| {
+            serde_json::from_value(Value::Object(row)).map_err(|error| StoreError::Value {
+                command: "read",
+                reason: error.to_string(),
+            })
+        })
+        .collect()
+}

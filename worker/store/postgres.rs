@@ -1,0 +1,303 @@
+//! PostgreSQL: a pool for commands, one for readers that cannot write, one connection for the liveness lock.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{Arguments, Column, Connection, Executor, PgConnection, Row as _, TypeInfo, ValueRef};
+use tokio::sync::Mutex;
+
+use super::command::{Copy, Guard, Op, Row};
+use super::sql::{Dialect, Sql};
+use super::{StoreConfig, StoreError};
+use crate::clock::Millis;
+
+/// A statement may take this long: bulk chunks take far less, so longer means trouble.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A lock may be waited for this long; commands hold theirs for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// No command thinks inside a transaction; a connection that does is broken.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The two pools.
+pub(crate) struct Postgres {
+    commands: PgPool,
+    readers: PgPool,
+    lock: Mutex<Option<PgConnection>>,
+    options: PgConnectOptions,
+}
+
+impl Postgres {
+    pub(crate) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let options = options(&config.url, config)?;
+        let reader = match &config.reader_url {
+            Some(url) => options_of(url)?,
+            None => options.clone(),
+        };
+        let reader = session(reader, config)
+            .application_name("longshore reader")
+            .options([("default_transaction_read_only", "on")]);
+        let pool = |most: u32| {
+            PgPoolOptions::new()
+                .max_connections(most)
+                .acquire_timeout(Duration::from_secs(10))
+                .test_before_acquire(false)
+        };
+        Ok(Self {
+            commands: pool(config.connections.max(2)).connect_lazy_with(options.clone()),
+            readers: pool(config.connections.max(2)).connect_lazy_with(reader),
+            lock: Mutex::new(None),
+            options: options.application_name("longshore liveness"),
+        })
+    }
+
+    pub(crate) async fn run(&self, ops: &[Op], now: Millis) -> Result<Vec<Vec<Row>>, StoreError> {
+        let mut connection = self.commands.acquire().await?;
+        if let [op] = ops {
+            return Ok(vec![execute(&mut connection, op, now).await?]);
+        }
+        let mut transaction = connection.begin().await?;
+        let mut answers = Vec::with_capacity(ops.len());
+        for op in ops {
+            let rows = execute(&mut transaction, op, now).await?;
+            if op.guard == Guard::Some && rows.is_empty() {
+                transaction.rollback().await?;
+                return Err(StoreError::Stale {
+                    command: op.sql.name,
+                });
+            }
+            answers.push(rows);
+        }
+        transaction.commit().await?;
+        Ok(answers)
+    }
+
+    pub(crate) async fn read(
+        &self,
+        sql: Sql,
+        rows: &str,
+        now: Millis,
+    ) -> Result<Vec<Row>, StoreError> {
+        let text = sql.for_dialect(Dialect::Postgres);
+        let found = sqlx::query_with(text, arguments(text, rows, now, None)?)
+            .fetch_all(&self.readers)
+            .await?;
+        found.iter().map(decode).collect()
+    }
+
+    pub(crate) async fn read_bytes(
+        &self,
+        sql: Sql,
+        rows: &str,
+    ) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+        let text = sql.for_dialect(Dialect::Postgres);
+        let found = sqlx::query_with(text, arguments(text, rows, 0, None)?)
+            .fetch_all(&self.readers)
+            .await?;
+        found
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect()
+    }
+
+    pub(crate) async fn now(&self) -> Result<Millis, StoreError> {
+        let row =
+            sqlx::query("select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)")
+                .fetch_one(&self.commands)
+                .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Runs a migration's statements in one transaction.
+    pub(crate) async fn script(
+        &self,
+        schema: &str,
+        statements: &[String],
+    ) -> Result<(), StoreError> {
+        let mut connection = self.commands.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let create = format!("create schema if not exists {}", quoted(schema));
+        transaction.execute(sqlx::AssertSqlSafe(create)).await?;
+        for statement in statements {
+            transaction
+                .execute(sqlx::AssertSqlSafe(statement.clone()))
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The schema version in the database; `None`: no schema of ours.
+    pub(crate) async fn version(&self) -> Result<Option<i64>, StoreError> {
+        let row = sqlx::query("select to_regclass('schema_version') is not null")
+            .fetch_one(&self.commands)
+            .await?;
+        if !row.try_get::<bool, _>(0)? {
+            return Ok(None);
+        }
+        let row = sqlx::query("select max(version) from schema_version")
+            .fetch_one(&self.commands)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Takes the session lock `key` on a connection of its own, anew if that connection has ended.
+    pub(crate) async fn hold(&self, key: i64) -> Result<(), StoreError> {
+        let mut slot = self.lock.lock().await;
+        if let Some(connection) = slot.as_mut()
+            && connection.ping().await.is_ok()
+        {
+            return Ok(());
+        }
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let taken: bool = sqlx::query("select pg_try_advisory_lock($1)")
+            .bind(key)
+            .fetch_one(&mut connection)
+            .await?
+            .try_get(0)?;
+        // Not taken: the server has not yet noticed that our last connection ended. The next renewal tries again.
+        *slot = taken.then_some(connection);
+        Ok(())
+    }
+
+    /// Gives the lock back.
+    pub(crate) async fn let_go(&self) {
+        if let Some(connection) = self.lock.lock().await.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "the liveness connection ended before it was closed");
+        }
+    }
+
+    /// Which of these locks somebody holds.
+    pub(crate) async fn held(&self, keys: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let found = sqlx::query(
+            "select (cast(classid as bigint) << 32) | cast(objid as bigint) from pg_locks \
+             where locktype = 'advisory' and objsubid = 1 and granted \
+             and database = (select oid from pg_database where datname = current_database())",
+        )
+        .fetch_all(&self.commands)
+        .await?;
+        let held = found
+            .iter()
+            .map(|row| row.try_get::<i64, _>(0))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(keys
+            .iter()
+            .copied()
+            .filter(|key| held.contains(key))
+            .collect())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.let_go().await;
+        self.commands.close().await;
+        self.readers.close().await;
+    }
+}
+
+fn options_of(url: &str) -> Result<PgConnectOptions, StoreError> {
+    PgConnectOptions::from_str(url).map_err(|error| StoreError::Address {
+        reason: error.to_string(),
+    })
+}
+
+fn options(url: &str, config: &StoreConfig) -> Result<PgConnectOptions, StoreError> {
+    Ok(session(options_of(url)?, config).application_name("longshore command"))
+}
+
+/// What every session is told: where the tables are, and how long anything may take.
+fn session(mut options: PgConnectOptions, config: &StoreConfig) -> PgConnectOptions {
+    if let Some(password) = &config.password {
+        options = options.password(password);
+    }
+    options
+        .options([
+            ("search_path", quoted(&config.schema)),
+            (
+                "statement_timeout",
+                STATEMENT_TIMEOUT.as_millis().to_string(),
+            ),
+            ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
+            (
+                "idle_in_transaction_session_timeout",
+                IDLE_TIMEOUT.as_millis().to_string(),
+            ),
+            // Every statement of ours finds its rows by an index; a plan made while a table was small
+            // must not scan it when it is large.
+            ("enable_seqscan", "off".to_owned()),
+            ("enable_hashjoin", "off".to_owned()),
+            ("enable_mergejoin", "off".to_owned()),
+            ("jit", "off".to_owned()),
+        ])
+        .statement_cache_capacity(200)
+}
+
+/// A schema's name as an identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn arguments(
+    text: &str,
+    rows: &str,
+    now: Millis,
+    bytes: Option<&[u8]>,
+) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    let added = arguments
+        .add(rows)
+        .and_then(|()| {
+            if text.contains("$2") || bytes.is_some() {
+                arguments.add(now)
+            } else {
+                Ok(())
+            }
+        })
+        .and_then(|()| bytes.map_or(Ok(()), |bytes| arguments.add(bytes)));
+    added.map_err(|error| StoreError::Value {
+        command: "arguments",
+        reason: error.to_string(),
+    })?;
+    Ok(arguments)
+}
+
+async fn execute(
+    connection: &mut PgConnection,
+    op: &Op,
+    now: Millis,
+) -> Result<Vec<Row>, StoreError> {
+    if let Some(Copy { into, text }) = &op.copy {
+        let statement = format!("copy {into} from stdin");
+        let mut copy = connection.copy_in_raw(&statement).await?;
+        copy.send(text.as_ref()).await?;
+        copy.finish().await?;
+        return Ok(Vec::new());
+    }
+    let text = op.sql.for_dialect(Dialect::Postgres);
+    let arguments = arguments(text, &op.rows, now, op.bytes.as_deref())?;
+    let found = sqlx::query_with(text, arguments)
+        .fetch_all(connection)
+        .await?;
+    found.iter().map(decode).collect()
+}
+
+fn decode(row: &PgRow) -> Result<Row, StoreError> {
+    let mut out = Row::new();
+    for column in row.columns() {
+        let at = column.ordinal();
+        let value = if row.try_get_raw(at)?.is_null() {
+            serde_json::Value::Null
+        } else {
+            match column.type_info().name() {
+                "INT8" => row.try_get::<i64, _>(at)?.into(),
+                "INT4" => row.try_get::<i32, _>(at)?.into(),
+                "FLOAT8" => row.try_get::<f64, _>(at)?.into(),
+                "BOOL" => row.try_get::<bool, _>(at)?.into(),
+                _ => row.try_get::<String, _>(at)?.into(),
+            }
+        };
+        out.insert(column.name().to_owned(), value);
+    }
+    Ok(out)
+}

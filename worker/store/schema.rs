@@ -1,0 +1,135 @@
+//! Migrations: append-only and numbered; the previous release still runs against the new schema.
+
+use super::postgres::quoted;
+use super::sql::{Dialect, expand};
+use super::{Db, Store, StoreError};
+
+/// The schema version that this program writes.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_base.sql")];
+
+/// How the store's schema stands to this program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// The same.
+    Current,
+    /// The store has none: run `longshore migrate`.
+    Missing,
+    /// The store's is older: run `longshore migrate`.
+    Older(i64),
+    /// The store's is newer: run a newer longshore.
+    Newer(i64),
+}
+
+impl Store {
+    /// Compares the store's schema with this program's.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn schema(&self) -> Result<SchemaState, StoreError> {
+        let found = match &self.0.db {
+            Db::Postgres(db) => db.version().await?,
+            Db::Sqlite(db) => db.version().await?,
+        };
+        Ok(match found {
+            None => SchemaState::Missing,
+            Some(version) if version < VERSION => SchemaState::Older(version),
+            Some(version) if version > VERSION => SchemaState::Newer(version),
+            Some(_) => SchemaState::Current,
+        })
+    }
+
+    /// Fails unless the schema is this program's.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Schema`] says what to do; else as any verb.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        match self.schema().await? {
+            SchemaState::Current => Ok(()),
+            SchemaState::Missing => Err(StoreError::Schema(
+                "the store has no tables of longshore: run `longshore migrate`".into(),
+            )),
+            SchemaState::Older(found) => Err(StoreError::Schema(format!(
+                "the store's schema is version {found}, this longshore needs {VERSION}: run `longshore migrate`"
+            ))),
+            SchemaState::Newer(found) => Err(StoreError::Schema(format!(
+                "the store's schema is version {found}, this longshore knows only {VERSION}: run a newer longshore"
+            ))),
+        }
+    }
+
+    /// Brings the schema to this program's version; several at once do it once. Returns how many steps were made.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Schema`] if the schema is newer; else as any verb.
+    pub async fn migrate(&self) -> Result<usize, StoreError> {
+        let from = match self.schema().await? {
+            SchemaState::Current => return Ok(0),
+            SchemaState::Missing => 0,
+            SchemaState::Older(found) => usize::try_from(found).unwrap_or_default(),
+            SchemaState::Newer(_) => return self.check_schema().await.map(|()| 0),
+        };
+        let mut done = 0;
+        for (at, text) in MIGRATIONS.iter().enumerate().skip(from) {
+            let made = match &self.0.db {
+                Db::Postgres(db) => {
+                    db.script(&self.0.schema, &statements(at, text, Dialect::Postgres))
+                        .await
+                }
+                Db::Sqlite(db) => db.script(&statements(at, text, Dialect::Sqlite)).await,
+            };
+            match made {
+                Ok(()) => done += 1,
+                // Somebody else made this step while we began it.
+                Err(_) if self.schema().await? == SchemaState::Current => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Lets a PostgreSQL role read our tables and views, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] if there is no such role, or on SQLite.
+    pub async fn grant_reader(&self, role: &str) -> Result<(), StoreError> {
+        let Db::Postgres(db) = &self.0.db else {
+            return Err(StoreError::Refused {
+                reason: "SQLite has no roles: its readers open the file read-only".into(),
+            });
+        };
+        let (schema, role) = (quoted(&self.0.schema), quoted(role));
+        db.script(
+            &self.0.schema,
+            &[
+                format!("grant usage on schema {schema} to {role}"),
+                format!("grant select on all tables in schema {schema} to {role}"),
+            ],
+        )
+        .await
+    }
+}
+
+fn statements(at: usize, text: &str, dialect: Dialect) -> Vec<String> {
+    let mut all = Vec::new();
+    if at == 0 {
+        all.push("create table schema_version (version bigint primary key)".to_owned());
+    }
+    all.extend(
+        expand(text, dialect)
+            .split(';')
+            .map(str::trim)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned),
+    );
+    all.push(format!(
+        "insert into schema_version (version) values ({})",
+        at + 1
+    ));
+    all
+}

@@ -1,0 +1,2 @@
+-- Embedded broker: who holds messages. Uses messages_taken.
+select distinct consumer as id from messages where consumer is not null and {any}

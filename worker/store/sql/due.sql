@@ -1,0 +1,6 @@
+-- Tasks whose time has come. Uses tasks_due.
+update tasks set state = case when tasks.expires_at <= {now} then 'expired' else 'queued' end, rung_at = {now},
+  ended_at = case when tasks.expires_at <= {now} then {now} end
+where tasks.id in (select t.id from tasks t where t.state = 'waiting' and t.run_at <= {now} order by t.run_at limit 500)
+  and tasks.state = 'waiting' and {any}
+returning tasks.id, tasks.state

@@ -1,0 +1,11 @@
+-- The run of one part of one generation, this task's unless another task that may still run has it. Uses runs_testjob_generation_part_key.
+insert into runs (testjob, generation, part, task_id, state, created_at)
+select j.id, j.wanted, 'fetch', i.task, 'staging', {now}
+from {rows backend text, remote_id text, task text}
+join testjobs j on j.backend = i.backend and j.remote_id = i.remote_id
+where j.state = 'fetching'
+on conflict (testjob, generation, part) do update set
+  task_id = case when runs.state = 'published' or exists (select 1 from tasks
+      where tasks.id = runs.task_id and tasks.state in ('queued', 'waiting', 'running'))
+    then runs.task_id else excluded.task_id end
+returning id, testjob, generation, state, task_id

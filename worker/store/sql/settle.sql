@@ -1,0 +1,12 @@
+-- An attempt's outcome, under its epoch. No row back: the lease is lost and nothing was written. Uses tasks_pkey.
+update tasks set state = i.state, worker = null, queue = coalesce(i.queue, tasks.queue),
+  run_at = case when i.state = 'waiting' then {now} + i.delay end,
+  failures = tasks.failures + i.failed, interruptions = tasks.interruptions + i.interrupted,
+  ended_at = case when i.state in ('queued', 'waiting') then null else {now} end,
+  rung_at = case when i.state = 'queued' then {now} else tasks.rung_at end,
+  checkpoint = case when i.state = 'done' then null else coalesce(i.checkpoint, tasks.checkpoint) end,
+  checkpoint_at = case when i.checkpoint is not null then {now} else tasks.checkpoint_at end,
+  result = i.result, reason = i.reason, cancel = 0
+from {rows id text, epoch bigint, state text, queue text, delay bigint, failed bigint, interrupted bigint, checkpoint text, result text, reason text}
+where tasks.id = i.id and tasks.epoch = i.epoch and tasks.state = 'running'
+returning tasks.id

@@ -1,0 +1,251 @@
+//! SQLite: one connection that writes, a few that were opened read-only, and a lock file per worker.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Arguments, Column, Connection, Executor, Row as _, TypeInfo, ValueRef};
+
+use super::command::{Guard, Op, Row};
+use super::sql::{Dialect, Sql};
+use super::{StoreConfig, StoreError};
+use crate::clock::{Clock, Millis};
+use crate::id::WorkerId;
+
+/// How long a writer waits for another process's: writes take milliseconds, a checkpoint of the log a second.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The file, and the locks beside it.
+pub(crate) struct Sqlite {
+    commands: SqlitePool,
+    readers: SqlitePool,
+    locks: PathBuf,
+    lock: StdMutex<Option<File>>,
+}
+
+impl Sqlite {
+    pub(crate) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let path = config
+            .url
+            .trim_start_matches("sqlite:")
+            .trim_start_matches("//");
+        let path = Path::new(path);
+        let common = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .statement_cache_capacity(200);
+        let writer = common
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", "-16000")
+            .pragma("journal_size_limit", "67108864");
+        let reader = common.read_only(true).pragma("cache_size", "-4000");
+        let pool = |most: u32| {
+            SqlitePoolOptions::new()
+                .max_connections(most)
+                .test_before_acquire(false)
+        };
+        Ok(Self {
+            commands: pool(1).connect_lazy_with(writer),
+            readers: pool(4).connect_lazy_with(reader),
+            locks: path.with_extension("locks"),
+            lock: StdMutex::new(None),
+        })
+    }
+
+    pub(crate) async fn run(&self, ops: &[Op], now: Millis) -> Result<Vec<Vec<Row>>, StoreError> {
+        let mut connection = self.commands.acquire().await?;
+        let mut transaction = connection.begin_with("begin immediate").await?;
+        let mut answers = Vec::with_capacity(ops.len());
+        for op in ops {
+            let rows = execute(&mut transaction, op, now).await?;
+            if op.guard == Guard::Some && rows.is_empty() {
+                transaction.rollback().await?;
+                return Err(StoreError::Stale {
+                    command: op.sql.name,
+                });
+            }
+            answers.push(rows);
+        }
+        transaction.commit().await?;
+        Ok(answers)
+    }
+
+    pub(crate) async fn read(
+        &self,
+        sql: Sql,
+        rows: &str,
+        now: Millis,
+    ) -> Result<Vec<Row>, StoreError> {
+        let text = sql.for_dialect(Dialect::Sqlite);
+        let found = sqlx::query_with(text, arguments(rows, now, None)?)
+            .fetch_all(&self.readers)
+            .await?;
+        found.iter().map(decode).collect()
+    }
+
+    pub(crate) async fn read_bytes(
+        &self,
+        sql: Sql,
+        rows: &str,
+    ) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+        let text = sql.for_dialect(Dialect::Sqlite);
+        let found = sqlx::query_with(text, arguments(rows, 0, None)?)
+            .fetch_all(&self.readers)
+            .await?;
+        found
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect()
+    }
+
+    /// One machine, one clock.
+    #[expect(clippy::unused_async, reason = "the same shape as PostgreSQL's")]
+    pub(crate) async fn now(&self) -> Result<Millis, StoreError> {
+        Ok(Clock::system().now())
+    }
+
+    pub(crate) async fn script(&self, statements: &[String]) -> Result<(), StoreError> {
+        let mut connection = self.commands.acquire().await?;
+        let mut transaction = connection.begin_with("begin immediate").await?;
+        for statement in statements {
+            transaction
+                .execute(sqlx::AssertSqlSafe(statement.clone()))
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn version(&self) -> Result<Option<i64>, StoreError> {
+        let known = sqlx::query("select 1 from sqlite_master where name = 'schema_version'")
+            .fetch_optional(&self.commands)
+            .await?;
+        if known.is_none() {
+            return Ok(None);
+        }
+        let row = sqlx::query("select max(version) from schema_version")
+            .fetch_one(&self.commands)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// A number that changes when another connection commits: whether a look is worth it.
+    pub(crate) async fn data_version(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<i64, StoreError> {
+        Ok(sqlx::query("pragma data_version")
+            .fetch_one(connection)
+            .await?
+            .try_get(0)?)
+    }
+
+    /// A connection to ask [`Sqlite::data_version`] on: the number means something on one connection only.
+    pub(crate) async fn watcher(
+        &self,
+    ) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, StoreError> {
+        Ok(self.readers.acquire().await?)
+    }
+
+    /// Takes this worker's lock file, as long as the process lives.
+    pub(crate) fn hold(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        let mut slot = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            std::fs::create_dir_all(&self.locks).map_err(|source| self.lock_error(source))?;
+            let file =
+                File::create(self.lock_path(worker)).map_err(|source| self.lock_error(source))?;
+            file.lock().map_err(|source| self.lock_error(source))?;
+            *slot = Some(file);
+        }
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub(crate) fn let_go(&self, worker: &WorkerId) {
+        let mut slot = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.take().is_some()
+            && let Err(error) = std::fs::remove_file(self.lock_path(worker))
+        {
+            tracing::debug!(%error, "the lock file was gone before it was removed");
+        }
+    }
+
+    /// Whether a process holds this worker's lock file.
+    pub(crate) fn held(&self, worker: &WorkerId) -> bool {
+        let path = self.lock_path(worker);
+        let Ok(file) = File::open(&path) else {
+            return false;
+        };
+        match file.try_lock_shared() {
+            Ok(()) => false,
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.commands.close().await;
+    }
+
+    fn lock_path(&self, worker: &WorkerId) -> PathBuf {
+        self.locks.join(worker.as_str())
+    }
+
+    fn lock_error(&self, source: std::io::Error) -> StoreError {
+        StoreError::Lock {
+            path: self.locks.clone(),
+            source: std::sync::Arc::new(source),
+        }
+    }
+}
+
+fn arguments(rows: &str, now: Millis, bytes: Option<&[u8]>) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    arguments
+        .add(rows.to_owned())
+        .and_then(|()| arguments.add(now))
+        .and_then(|()| bytes.map_or(Ok(()), |bytes| arguments.add(bytes.to_vec())))
+        .map_err(|error| StoreError::Value {
+            command: "arguments",
+            reason: error.to_string(),
+        })?;
+    Ok(arguments)
+}
+
+async fn execute(
+    connection: &mut SqliteConnection,
+    op: &Op,
+    now: Millis,
+) -> Result<Vec<Row>, StoreError> {
+    let text = op.sql.for_dialect(Dialect::Sqlite);
+    let arguments = arguments(&op.rows, now, op.bytes.as_deref())?;
+    let found = sqlx::query_with(text, arguments)
+        .fetch_all(connection)
+        .await?;
+    found.iter().map(decode).collect()
+}
+
+fn decode(row: &SqliteRow) -> Result<Row, StoreError> {
+    let mut out = Row::new();
+    for column in row.columns() {
+        let at = column.ordinal();
+        let raw = row.try_get_raw(at)?;
+        let kind = raw.type_info().name().to_owned();
+        let value = match (raw.is_null(), kind.as_str()) {
+            (true, _) => serde_json::Value::Null,
+            (false, "INTEGER") => row.try_get::<i64, _>(at)?.into(),
+            (false, "REAL") => row.try_get::<f64, _>(at)?.into(),
+            (false, _) => row.try_get::<String, _>(at)?.into(),
+        };
+        out.insert(column.name().to_owned(), value);
+    }
+    Ok(out)
+}

@@ -1,0 +1,674 @@
+//! Verbs on tasks: enqueue, claim, checkpoint, settle, and what an operator does by hand.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::command::{Op, Row, typed};
+use super::sql::sql;
+use super::{Store, StoreError};
+use crate::clock::Millis;
+use crate::id::{Epoch, TaskId, WorkerId};
+use crate::task::Task;
+
+/// Where a task stands. One writer: the store's commands.
+///
+/// | from | by | to |
+/// |---|---|---|
+/// | – | enqueue, first delivery | queued, waiting, parked, expired, running |
+/// | queued | claim | running (`epoch + 1`) |
+/// | queued | a worker that does not know its name | parked |
+/// | waiting | its time | queued, or expired |
+/// | parked | a worker that knows its name | queued |
+/// | running | settle: done, retry, hand-off, final failure | done, waiting, queued, dead |
+/// | running | its worker's death | queued, or dead at the crash limit |
+/// | queued, waiting, parked, running | cancel | canceled |
+/// | dead, canceled, expired, parked | retry by hand | queued |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// May run; a message says so, or is in the outbox.
+    Queued,
+    /// Not before its time.
+    Waiting,
+    /// No worker so far knows its name.
+    Parked,
+    /// An attempt has it.
+    Running,
+    /// It did what it should.
+    Done,
+    /// Finally failed: a dead letter.
+    Dead,
+    /// Stopped by hand.
+    Canceled,
+    /// Too late to begin.
+    Expired,
+}
+
+impl State {
+    /// As the store and the command line write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Parked => "parked",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Canceled => "canceled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What [`Store::enqueue`] did.
+#[derive(Debug, Default)]
+pub struct Enqueued {
+    /// The tasks that are new.
+    pub new: Vec<TaskId>,
+    /// What is to be published for them.
+    pub rings: Vec<Ring>,
+}
+
+/// A message to publish, committed with the state that caused it. Delete it by its number once confirmed.
+#[derive(Debug, Clone)]
+pub struct Ring {
+    /// Its row in the outbox.
+    pub seq: i64,
+    /// The task, with the queue that it goes to.
+    pub task: Task,
+}
+
+/// A delivery that wants to become an attempt.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest<'a> {
+    /// The task as delivered.
+    pub task: &'a Task,
+}
+
+/// What an attempt begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// Its fencing token.
+    pub epoch: Epoch,
+    /// How often the task has failed before.
+    pub failures: u32,
+    /// How often a worker died while it ran.
+    pub crashes: u32,
+    /// How often it was handed off.
+    pub interruptions: u32,
+    /// Where the last attempt got to.
+    pub checkpoint: Option<Value>,
+}
+
+/// The store's answer to one claim.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClaimAnswer {
+    /// Run it.
+    Claimed(Claimed),
+    /// A worker has it, under this epoch.
+    Busy {
+        /// Whose it is.
+        worker: WorkerId,
+        /// Since which claim.
+        epoch: Epoch,
+    },
+    /// It may not run now, and has a row that says when or whether: drop the message.
+    Not(State),
+}
+
+/// A delivery that may not run now, and the row that is to say so.
+#[derive(Debug, Clone)]
+pub struct SetAside {
+    /// The task as delivered.
+    pub task: Task,
+    /// `Queued`, `Waiting`, `Parked` or `Expired`.
+    pub state: State,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
+/// How an attempt ended, as the store is to write it.
+#[derive(Debug, Clone, Default)]
+pub struct Settlement {
+    /// The task's new state.
+    pub state: Option<State>,
+    /// Another queue from now on.
+    pub queue: Option<String>,
+    /// For `Waiting`: how long, in milliseconds.
+    pub delay: i64,
+    /// Whether this counts as a failure.
+    pub failed: bool,
+    /// Whether this counts as an interruption.
+    pub interrupted: bool,
+    /// A last checkpoint.
+    pub checkpoint: Option<Value>,
+    /// What the handler returned.
+    pub result: Option<Value>,
+    /// Why it ended so.
+    pub reason: Option<String>,
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Just this one.
+    pub id: Option<String>,
+    /// Just those in this state.
+    pub state: Option<State>,
+    /// At most so many.
+    pub most: i64,
+}
+
+/// A task as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "each is what the column of that name says; DESIGN's words"
+)]
+pub struct TaskView {
+    pub id: String,
+    pub name: String,
+    pub queue: String,
+    pub priority: i64,
+    pub state: State,
+    pub epoch: Epoch,
+    pub worker: Option<String>,
+    pub failures: u32,
+    pub crashes: u32,
+    pub interruptions: u32,
+    pub run_at: Option<Millis>,
+    pub expires_at: Option<Millis>,
+    pub created_at: Millis,
+    pub started_at: Option<Millis>,
+    pub ended_at: Option<Millis>,
+    pub checkpoint_at: Option<Millis>,
+    pub progress: Option<String>,
+    pub result: Option<String>,
+    pub reason: Option<String>,
+    #[serde(skip_serializing)]
+    pub task: String,
+}
+
+#[derive(Deserialize)]
+struct ClaimRow {
+    id: String,
+    epoch: Epoch,
+    failures: u32,
+    crashes: u32,
+    interruptions: u32,
+    checkpoint: Option<String>,
+}
+
+impl ClaimRow {
+    fn claimed(self) -> (String, Claimed) {
+        let checkpoint = self
+            .checkpoint
+            .and_then(|text| serde_json::from_str(&text).ok());
+        let Self {
+            id,
+            epoch,
+            failures,
+            crashes,
+            interruptions,
+            checkpoint: _,
+        } = self;
+        (
+            id,
+            Claimed {
+                epoch,
+                failures,
+                crashes,
+                interruptions,
+                checkpoint,
+            },
+        )
+    }
+}
+
+#[derive(Deserialize)]
+struct Standing {
+    id: String,
+    state: State,
+    epoch: Epoch,
+    worker: Option<String>,
+}
+
+fn task_row(task: &Task) -> Result<Value, StoreError> {
+    let text = serde_json::to_string(task).map_err(|error| StoreError::Value {
+        command: "task",
+        reason: error.to_string(),
+    })?;
+    Ok(json!({
+        "id": task.id, "name": task.name, "queue": task.queue, "priority": task.priority,
+        "run_at": task.run_at, "expires_at": task.expires_at, "task": text,
+    }))
+}
+
+fn with(mut row: Value, fields: Value) -> Value {
+    if let (Value::Object(row), Value::Object(fields)) = (&mut row, fields) {
+        row.extend(fields);
+    }
+    row
+}
+
+/// The rows of the `ring` statement as messages.
+pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
+    #[derive(Deserialize)]
+    struct RingRow {
+        seq: i64,
+        queue: String,
+        task: String,
+    }
+    typed::<RingRow>(rows)?
+        .into_iter()
+        .map(|RingRow { seq, queue, task }| {
+            let task: Task = serde_json::from_str(&task).map_err(|error| StoreError::Value {
+                command: "ring",
+                reason: error.to_string(),
+            })?;
+            Ok(Ring {
+                seq,
+                task: Task {
+                    queue,
+                    run_at: None,
+                    ..task
+                },
+            })
+        })
+        .collect()
+}
+
+fn ids(rows: &[Row]) -> Vec<String> {
+    rows.iter()
+        .filter_map(|row| row.get("id")?.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn ring_op<'a>(ids: impl Iterator<Item = &'a str>) -> Result<Op, StoreError> {
+    Op::new(
+        sql!("ring"),
+        &ids.map(|id| json!({ "id": id })).collect::<Vec<_>>(),
+    )
+}
+
+fn settle_row(id: &TaskId, epoch: Epoch, settlement: &Settlement) -> Value {
+    let text = |value: &Option<Value>| value.as_ref().map(Value::to_string);
+    json!({
+        "id": id, "epoch": epoch, "state": settlement.state.unwrap_or(State::Done), "queue": settlement.queue,
+        "delay": settlement.delay, "failed": i32::from(settlement.failed),
+        "interrupted": i32::from(settlement.interrupted), "checkpoint": text(&settlement.checkpoint),
+        "result": text(&settlement.result), "reason": settlement.reason.as_ref().map(|reason| reason.replace('\0', "\u{fffd}")),
+    })
+}
+
+impl Store {
+    /// Adds tasks with the messages that announce them, in one transaction. An id that is there already is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was added then.
+    pub async fn enqueue(&self, tasks: &[Task]) -> Result<Enqueued, StoreError> {
+        let ops = enqueue_ops(tasks)?;
+        let mut answers = self.command("enqueue", ops).await?.into_iter();
+        let new = ids(&answers.next().unwrap_or_default())
+            .into_iter()
+            .map(TaskId::new)
+            .collect::<Vec<_>>();
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        // A task that was there and still queued is announced again, which is harmless; but it is not ours to publish.
+        rings.retain(|ring| new.contains(&ring.task.id));
+        Ok(Enqueued { new, rings })
+    }
+
+    /// Turns deliveries into attempts of `worker`. The answers stand in the order of the requests; of two
+    /// deliveries of one task, the first is claimed.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was claimed then.
+    pub async fn claim(
+        &self,
+        worker: &WorkerId,
+        requests: &[ClaimRequest<'_>],
+    ) -> Result<Vec<ClaimAnswer>, StoreError> {
+        let mut seen = HashSet::new();
+        let mut rows = Vec::with_capacity(requests.len());
+        for ClaimRequest { task } in requests {
+            if seen.insert(task.id.as_str()) {
+                rows.push(with(task_row(task)?, json!({ "worker": worker })));
+            }
+        }
+        let answer = self.single("claim", Op::new(sql!("claim"), &rows)?).await?;
+        let mut claimed: HashMap<String, Claimed> = typed::<ClaimRow>(answer)?
+            .into_iter()
+            .map(ClaimRow::claimed)
+            .collect();
+        let missing: Vec<Value> = requests
+            .iter()
+            .filter(|request| !claimed.contains_key(request.task.id.as_str()))
+            .map(|request| json!({ "id": request.task.id }))
+            .collect();
+        let standing: HashMap<String, Standing> = if missing.is_empty() {
+            HashMap::new()
+        } else {
+            let rows = self
+                .single("standing", Op::new(sql!("standing"), &missing)?)
+                .await?;
+            typed::<Standing>(rows)?
+                .into_iter()
+                .map(|row| (row.id.clone(), row))
+                .collect()
+        };
+        Ok(requests
+            .iter()
+            .map(|ClaimRequest { task }| {
+                if let Some(claimed) = claimed.remove(task.id.as_str()) {
+                    return ClaimAnswer::Claimed(claimed);
+                }
+                match standing.get(task.id.as_str()) {
+                    Some(Standing {
+                        state: State::Running,
+                        epoch,
+                        worker: Some(worker),
+                        ..
+                    }) => ClaimAnswer::Busy {
+                        worker: WorkerId::new(worker.clone()),
+                        epoch: *epoch,
+                    },
+                    Some(standing) => ClaimAnswer::Not(standing.state),
+                    // The second delivery of a task that this batch has just claimed.
+                    None => ClaimAnswer::Busy {
+                        worker: worker.clone(),
+                        epoch: Epoch::FIRST,
+                    },
+                }
+            })
+            .collect())
+    }
+
+    /// Claims a task of the dead worker `dead`, if it is still that worker's under `epoch` and has not yet
+    /// ended `crash_limit` workers. `None`: it is not.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn take_over(
+        &self,
+        worker: &WorkerId,
+        id: &TaskId,
+        epoch: Epoch,
+        dead: &WorkerId,
+        crash_limit: u32,
+    ) -> Result<Option<Claimed>, StoreError> {
+        let row = json!({ "id": id, "epoch": epoch, "dead": dead, "worker": worker, "crash_limit": crash_limit });
+        let rows = self
+            .single("take_over", Op::one(sql!("take_over"), &row)?)
+            .await?;
+        Ok(typed::<ClaimRow>(rows)?
+            .into_iter()
+            .next()
+            .map(|row| row.claimed().1))
+    }
+
+    /// Gives deliveries that may not run now a row that says so; their messages can be acknowledged then.
+    /// Those set aside as `Queued` are announced again.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was written then.
+    pub async fn set_aside(&self, items: &[SetAside]) -> Result<Vec<Ring>, StoreError> {
+        let mut seen = HashSet::new();
+        let mut rows = Vec::with_capacity(items.len());
+        for SetAside {
+            task,
+            state,
+            reason,
+        } in items
+        {
+            if seen.insert(task.id.as_str()) {
+                rows.push(with(
+                    task_row(task)?,
+                    json!({ "state": state, "reason": reason }),
+                ));
+            }
+        }
+        let queued = items
+            .iter()
+            .filter(|item| item.state == State::Queued)
+            .map(|item| item.task.id.as_str());
+        let ops = vec![Op::new(sql!("set_aside"), &rows)?, ring_op(queued)?];
+        rings(
+            self.command("set_aside", ops)
+                .await?
+                .pop()
+                .unwrap_or_default(),
+        )
+    }
+
+    /// Writes how attempts ended, all in one commit; each is answered for itself. Returns the tasks whose
+    /// outcome was accepted (the others' leases are lost) and what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was written then.
+    pub async fn settle(
+        &self,
+        items: &[(TaskId, Epoch, Settlement)],
+    ) -> Result<(HashSet<TaskId>, Vec<Ring>), StoreError> {
+        let rows = items
+            .iter()
+            .map(|(id, epoch, settlement)| settle_row(id, *epoch, settlement))
+            .collect::<Vec<_>>();
+        let mut ops = vec![Op::new(sql!("settle"), &rows)?];
+        let again = items
+            .iter()
+            .filter(|(_, _, settlement)| settlement.state == Some(State::Queued));
+        let again = again.map(|(id, _, _)| id.as_str()).collect::<Vec<_>>();
+        if !again.is_empty() {
+            ops.push(ring_op(again.into_iter())?);
+        }
+        let mut answers = self.command("settle", ops).await?.into_iter();
+        let settled = ids(&answers.next().unwrap_or_default())
+            .into_iter()
+            .map(TaskId::new)
+            .collect();
+        Ok((settled, rings(answers.next().unwrap_or_default())?))
+    }
+
+    /// Writes how one attempt ended together with `ops` and new tasks: all of it, or, if the lease is lost
+    /// or one of `ops` finds its condition broken, nothing. Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if nothing was written for one of these reasons; else as any verb.
+    pub async fn settle_with(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+        settlement: &Settlement,
+        ops: Vec<Op>,
+        follow: &[Task],
+    ) -> Result<Vec<Ring>, StoreError> {
+        let mut all = vec![Op::one(sql!("settle"), &settle_row(id, epoch, settlement))?.guarded()];
+        all.extend(ops);
+        all.extend(enqueue_ops(follow)?);
+        let last = self
+            .command("publish", all)
+            .await?
+            .pop()
+            .unwrap_or_default();
+        if follow.is_empty() {
+            Ok(Vec::new())
+        } else {
+            rings(last)
+        }
+    }
+
+    /// Writes an attempt's checkpoint (`None`: leaves the last one) together with `ops`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the lease is lost: nothing was written; else as any verb.
+    pub async fn checkpoint(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+        checkpoint: Option<&Value>,
+        progress: Option<&str>,
+        ops: Vec<Op>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let row = json!({ "id": id, "epoch": epoch, "checkpoint": checkpoint.map(Value::to_string), "progress": progress });
+        let mut all = vec![Op::one(sql!("checkpoint"), &row)?.guarded()];
+        all.extend(ops);
+        let mut answers = self.command("checkpoint", all).await?;
+        if answers.first().is_some_and(Vec::is_empty) {
+            return Err(StoreError::Stale {
+                command: "checkpoint",
+            });
+        }
+        Ok(answers.split_off(1))
+    }
+
+    /// Marks messages as published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; they will be published again then, which is harmless.
+    pub async fn outbox_done(&self, seqs: &[i64]) -> Result<(), StoreError> {
+        let rows = seqs
+            .iter()
+            .map(|seq| json!({ "seq": seq }))
+            .collect::<Vec<_>>();
+        self.single("outbox_done", Op::new(sql!("outbox_done"), &rows)?)
+            .await
+            .map(drop)
+    }
+
+    /// Gives messages back that could not be published, for whoever relays after `delay` milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; they are free again by themselves after some seconds.
+    pub async fn outbox_release(&self, seqs: &[i64], delay: i64) -> Result<(), StoreError> {
+        let rows = seqs
+            .iter()
+            .map(|seq| json!({ "seq": seq, "delay": delay }))
+            .collect::<Vec<_>>();
+        self.single("outbox_release", Op::new(sql!("outbox_release"), &rows)?)
+            .await
+            .map(drop)
+    }
+
+    /// Takes up to 500 messages that nobody has published in time.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn outbox_take(&self) -> Result<Vec<Ring>, StoreError> {
+        rings(
+            self.single(
+                "outbox_take",
+                Op::new(sql!("outbox_take"), &[] as &[Value])?,
+            )
+            .await?,
+        )
+    }
+
+    /// Makes parked tasks of these names runnable, because a worker knows them now. Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn unpark(&self, names: &[String]) -> Result<Vec<Ring>, StoreError> {
+        let rows = names
+            .iter()
+            .map(|name| json!({ "name": name }))
+            .collect::<Vec<_>>();
+        let ops = vec![
+            Op::new(sql!("unpark"), &rows)?,
+            Op::one(sql!("ring_new"), &json!({}))?,
+        ];
+        rings(self.command("unpark", ops).await?.pop().unwrap_or_default())
+    }
+
+    /// Cancels tasks: what waits at once, what runs as soon as its worker hears of it. Returns the state of
+    /// each one that was not over.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn cancel(&self, id: &str, reason: &str) -> Result<Option<State>, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            state: State,
+        }
+        let rows = self
+            .single(
+                "cancel",
+                Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
+            )
+            .await?;
+        Ok(typed::<Answer>(rows)?
+            .into_iter()
+            .next()
+            .map(|answer| answer.state))
+    }
+
+    /// Lets dead, canceled, expired or parked tasks run again. Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn revive(&self, found: &[String]) -> Result<Vec<Ring>, StoreError> {
+        let rows = found
+            .iter()
+            .map(|id| json!({ "id": id }))
+            .collect::<Vec<_>>();
+        let ops = vec![
+            Op::new(sql!("revive"), &rows)?,
+            ring_op(found.iter().map(String::as_str))?,
+        ];
+        rings(self.command("revive", ops).await?.pop().unwrap_or_default())
+    }
+
+    /// Lists tasks, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn tasks(&self, filter: &Filter) -> Result<Vec<TaskView>, StoreError> {
+        let row = json!({ "id": filter.id, "state": filter.state, "most": filter.most });
+        self.read(sql!("task_show"), &[row]).await
+    }
+
+    /// How many tasks there are by state.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn task_counts(&self) -> Result<HashMap<State, i64>, StoreError> {
+        #[derive(Deserialize)]
+        struct Count {
+            state: State,
+            number: i64,
+        }
+        let rows: Vec<Count> = self.read(sql!("task_counts"), &[] as &[Value]).await?;
+        Ok(rows
+            .into_iter()
+            .map(|Count { state, number }| (state, number))
+            .collect())
+    }
+}
+
+fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
+    Ok(vec![
+        Op::new(sql!("enqueue"), &rows)?,
+        ring_op(tasks.iter().map(|task| task.id.as_str()))?,
+    ])
+}

@@ -1,0 +1,391 @@
+//! Verbs on workers: their lease, who is dead, who leads, and what only the leader writes.
+//!
+//! Whatever a leader writes carries its [`Fence`]: a leader that was deposed writes nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::command::{Op, typed};
+use super::sql::{Sql, sql};
+use super::tasks::{Ring, State, rings};
+use super::{Db, Store, StoreError};
+use crate::clock::Millis;
+use crate::id::{Epoch, TaskId, WorkerId};
+
+/// One worker process as it presents itself.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// This life of it.
+    pub id: WorkerId,
+    /// Its pool's name.
+    pub pool: String,
+    /// `elastic` or `pinned`.
+    pub kind: String,
+    /// The machine or pod.
+    pub host: String,
+    /// The number of its process.
+    pub pid: u32,
+    /// How many attempts it runs at once.
+    pub slots: u32,
+    /// The advisory lock that it holds while it lives (PostgreSQL).
+    pub lock_key: i64,
+}
+
+/// One task that the store says a worker holds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Held {
+    /// Which.
+    pub id: TaskId,
+    /// Under which claim.
+    pub epoch: Epoch,
+    /// 1: somebody wants it canceled.
+    pub cancel: i64,
+}
+
+/// A worker as the store knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "each is what the column of that name says; DESIGN's words"
+)]
+pub struct WorkerView {
+    pub id: WorkerId,
+    pub pool: String,
+    pub kind: String,
+    pub host: String,
+    pub pid: i64,
+    pub state: String,
+    pub slots: i64,
+    pub started_at: Millis,
+    pub lease_until: Millis,
+    #[serde(skip_serializing)]
+    pub lock_key: i64,
+    pub running: i64,
+}
+
+/// A leader's right to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// What it leads.
+    pub name: String,
+    /// Who it is.
+    pub worker: WorkerId,
+    /// Since which election.
+    pub term: i64,
+}
+
+impl Fence {
+    fn op(&self) -> Result<Op, StoreError> {
+        let row = json!({ "name": self.name, "worker": self.worker, "term": self.term });
+        Ok(Op::one(sql!("lead_check"), &row)?.guarded())
+    }
+}
+
+#[derive(Deserialize)]
+struct Standing {
+    id: String,
+    state: State,
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Store {
+    /// Enters a worker, or enters it again after its lease ran out.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn join(
+        &self,
+        member: &Member,
+        state: &str,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
+        let row = json!({
+            "id": member.id, "pool": member.pool, "kind": member.kind, "host": member.host, "pid": member.pid,
+            "state": state, "slots": member.slots, "lease": millis(lease), "lock_key": member.lock_key,
+        });
+        self.single("join", Op::one(sql!("worker_join"), &row)?)
+            .await
+            .map(drop)
+    }
+
+    /// Renews a worker's lease. False: it was given up for dead, and what it held is or will be another's.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn renew(
+        &self,
+        worker: &WorkerId,
+        state: &str,
+        lease: Duration,
+    ) -> Result<bool, StoreError> {
+        let row = json!({ "id": worker, "lease": millis(lease), "state": state });
+        Ok(!self
+            .single("renew", Op::one(sql!("worker_renew"), &row)?)
+            .await?
+            .is_empty())
+    }
+
+    /// What the store says this worker holds.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn held(&self, worker: &WorkerId) -> Result<Vec<Held>, StoreError> {
+        self.read(sql!("worker_tasks"), &[json!({ "id": worker })])
+            .await
+    }
+
+    /// Takes a worker off the list; what it still holds is for rescue at once.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn leave(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        self.single(
+            "leave",
+            Op::one(sql!("worker_leave"), &json!({ "id": worker }))?,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Which of these workers are dead: ended, out of their lease, or (where locks mean something) without their lock.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn dead_among(&self, workers: &[WorkerId]) -> Result<Vec<WorkerId>, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            id: WorkerId,
+            lease_until: Millis,
+            lock_key: i64,
+            state: String,
+        }
+        let rows = workers
+            .iter()
+            .map(|id| json!({ "id": id }))
+            .collect::<Vec<_>>();
+        let rows = self
+            .single("workers_by_id", Op::new(sql!("workers_by_id"), &rows)?)
+            .await?;
+        let rows: Vec<Row> = typed(rows)?;
+        let now = self.0.clock.now();
+        let over =
+            |row: &Row| row.lease_until <= now || matches!(row.state.as_str(), "lost" | "stopped");
+        let unlocked: Vec<WorkerId> = match &self.0.db {
+            _ if !self.0.locks => Vec::new(),
+            Db::Postgres(db) => {
+                let held = db
+                    .held(&rows.iter().map(|row| row.lock_key).collect::<Vec<_>>())
+                    .await?;
+                rows.iter()
+                    .filter(|row| !held.contains(&row.lock_key))
+                    .map(|row| row.id.clone())
+                    .collect()
+            }
+            Db::Sqlite(db) => rows
+                .iter()
+                .filter(|row| !db.held(&row.id))
+                .map(|row| row.id.clone())
+                .collect(),
+        };
+        let known = |id: &WorkerId| rows.iter().find(|row| row.id == *id);
+        Ok(workers
+            .iter()
+            .filter(|id| known(id).is_none_or(|row| over(row) || unlocked.contains(&row.id)))
+            .cloned()
+            .collect())
+    }
+
+    /// Every worker, those that ended only with `ended`.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn workers(&self, ended: bool) -> Result<Vec<WorkerView>, StoreError> {
+        self.read(
+            sql!("workers_live"),
+            &[json!({ "ended": i32::from(ended) })],
+        )
+        .await
+    }
+
+    /// Becomes or stays the leader of `name`. `None`: somebody else is.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn lead(
+        &self,
+        name: &str,
+        worker: &WorkerId,
+        lease: Duration,
+    ) -> Result<Option<Fence>, StoreError> {
+        #[derive(Deserialize)]
+        struct Term {
+            term: i64,
+        }
+        let row = json!({ "name": name, "worker": worker, "lease": millis(lease) });
+        let rows = self.single("lead", Op::one(sql!("lead"), &row)?).await?;
+        let term = typed::<Term>(rows)?.into_iter().next();
+        Ok(term.map(|Term { term }| Fence {
+            name: name.to_owned(),
+            worker: worker.clone(),
+            term,
+        }))
+    }
+
+    /// Stops leading, so that another may at once.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn yield_lead(&self, name: &str, worker: &WorkerId) -> Result<(), StoreError> {
+        let row = json!({ "name": name, "worker": worker });
+        self.single("lead_yield", Op::one(sql!("lead_yield"), &row)?)
+            .await
+            .map(drop)
+    }
+
+    /// Gives workers up for dead, each only if it has not renewed since it was seen so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn mark_lost(
+        &self,
+        fence: &Fence,
+        workers: &[(WorkerId, Millis)],
+    ) -> Result<usize, StoreError> {
+        let rows = workers
+            .iter()
+            .map(|(id, until)| json!({ "id": id, "lease_until": until }))
+            .collect::<Vec<_>>();
+        let ops = vec![fence.op()?, Op::new(sql!("workers_lost"), &rows)?];
+        Ok(self
+            .command("mark_lost", ops)
+            .await?
+            .pop()
+            .map_or(0, |rows| rows.len()))
+    }
+
+    /// Makes what ended workers held runnable again, or a dead letter at `crash_limit`: up to 500 tasks.
+    /// Returns how many of each.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn rescue(
+        &self,
+        fence: &Fence,
+        crash_limit: u32,
+    ) -> Result<(Vec<Ring>, Vec<TaskId>), StoreError> {
+        let (rings, rows) = self
+            .fenced_ring(
+                "rescue",
+                fence,
+                sql!("rescue"),
+                json!({ "crash_limit": crash_limit }),
+            )
+            .await?;
+        Ok((
+            rings,
+            rows.into_iter()
+                .filter(|row| row.state == State::Dead)
+                .map(|row| TaskId::new(row.id))
+                .collect(),
+        ))
+    }
+
+    /// Makes tasks runnable whose time has come: up to 500.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn due(&self, fence: &Fence) -> Result<Vec<Ring>, StoreError> {
+        Ok(self
+            .fenced_ring("due", fence, sql!("due"), json!({}))
+            .await?
+            .0)
+    }
+
+    /// When the next waiting task is due.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn next_due(&self) -> Result<Option<Millis>, StoreError> {
+        #[derive(Deserialize)]
+        struct Next {
+            run_at: Option<Millis>,
+        }
+        let rows: Vec<Next> = self.read(sql!("next_due"), &[] as &[Value]).await?;
+        Ok(rows.into_iter().next().and_then(|next| next.run_at))
+    }
+
+    /// Announces tasks again that nobody claimed for `after`: up to 500.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn ring_again(
+        &self,
+        fence: &Fence,
+        after: Duration,
+    ) -> Result<Vec<Ring>, StoreError> {
+        Ok(self
+            .fenced_ring(
+                "ring_again",
+                fence,
+                sql!("ring_again"),
+                json!({ "after": millis(after) }),
+            )
+            .await?
+            .0)
+    }
+
+    /// Removes ended tasks older than `tasks`, and workers that ended before then. Returns how many tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn sweep(&self, fence: &Fence, tasks: Duration) -> Result<usize, StoreError> {
+        let row = json!({ "before": self.0.clock.now() - millis(tasks) });
+        let ops = vec![
+            fence.op()?,
+            Op::one(sql!("sweep_workers"), &row)?,
+            Op::one(sql!("sweep_tasks"), &row)?,
+        ];
+        Ok(self
+            .command("sweep", ops)
+            .await?
+            .pop()
+            .map_or(0, |rows| rows.len()))
+    }
+
+    /// A fenced statement that makes tasks runnable, and the messages that announce them.
+    async fn fenced_ring(
+        &self,
+        name: &'static str,
+        fence: &Fence,
+        statement: Sql,
+        row: Value,
+    ) -> Result<(Vec<Ring>, Vec<Standing>), StoreError> {
+        let ops = vec![
+            fence.op()?,
+            Op::one(statement, &row)?,
+            Op::one(sql!("ring_new"), &json!({}))?,
+        ];
+        let mut answers = self.command(name, ops).await?.into_iter().skip(1);
+        let standing = typed(answers.next().unwrap_or_default())?;
+        Ok((rings(answers.next().unwrap_or_default())?, standing))
+    }
+}

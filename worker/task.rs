@@ -1,0 +1,73 @@
+//! A task as producers mean it and handlers get it; pure data, no I/O.
+//!
+//! A [`Task`] never says where it stands (the store does) and never runs itself (the pool does).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::id::TaskId;
+
+/// One unit of work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Unique in the store; two messages with one id are one task.
+    pub id: TaskId,
+    /// Which handler runs it, for instance `testjob.fetch`.
+    pub name: String,
+    /// The queue it was taken from or is to go to.
+    pub queue: String,
+    /// Positional arguments. Binary values are `{"$bytes": "<base64>"}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Value>,
+    /// Named arguments.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub kwargs: Map<String, Value>,
+    /// 0 to 9, larger first, where the queue has priorities; default 0.
+    #[serde(default)]
+    pub priority: u8,
+    /// Not before this time (milliseconds since 1970, UTC); `None`: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<i64>,
+    /// Not after this time (milliseconds since 1970, UTC); `None`: never too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
+    /// Whatever else the message's headers said, kept and passed on.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub headers: Map<String, Value>,
+}
+
+impl Task {
+    /// A task with a fresh id for the handler `name` on `queue`.
+    pub fn new(name: impl Into<String>, queue: impl Into<String>) -> Self {
+        Self {
+            id: TaskId::fresh(),
+            name: name.into(),
+            queue: queue.into(),
+            args: Vec::new(),
+            kwargs: Map::new(),
+            priority: 0,
+            run_at: None,
+            expires_at: None,
+            headers: Map::new(),
+        }
+    }
+
+    /// The same with `id`: enqueueing it twice is enqueueing it once.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = TaskId::new(id);
+        self
+    }
+
+    /// The same with a named argument.
+    #[must_use]
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.kwargs.insert(key.into(), value.into());
+        self
+    }
+
+    /// The named argument `key`, or else the positional one at `index`.
+    pub fn arg(&self, key: &str, index: usize) -> Option<&Value> {
+        self.kwargs.get(key).or_else(|| self.args.get(index))
+    }
+}

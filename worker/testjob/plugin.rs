@@ -1,0 +1,160 @@
+//! `testjob.postprocess`: one plugin over one collected test job, into a run of its own.
+//!
+//! A plugin reads what the fetch published and what its backend refers to; it never sees another plugin's
+//! results, and never finishes the test job: the rows do, when the last run is published.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::fetch::failure;
+use super::item::Sink;
+use super::stage::{Progress, Staged, stage};
+use super::{Services, backend::Backend};
+use crate::handler::{Context, Fatal, Outcome};
+use crate::task::Task;
+
+pub mod kernel_log;
+mod kernel_log_task;
+mod tradefed;
+
+/// The plugins there are, by the names that a project enables them with.
+pub const KNOWN: [&str; 2] = [TRADEFED, KERNEL_LOG];
+const TRADEFED: &str = "tradefed";
+const KERNEL_LOG: &str = "kernel-log";
+
+/// What a plugin works on.
+#[derive(Clone)]
+struct Job {
+    testjob: i64,
+    generation: i64,
+    id: String,
+    backend: Arc<dyn Backend>,
+    context: Context,
+    limits: crate::config::Limits,
+}
+
+/// What a postprocess task asks for.
+struct Order {
+    testjob: i64,
+    generation: i64,
+    plugin: String,
+    backend: String,
+    id: String,
+    project: String,
+}
+
+impl Order {
+    fn of(task: &Task) -> Result<Self, Fatal> {
+        let missing = |key: &str| Fatal(format!("argument {key:?} of {} is missing", task.name));
+        let number = |key: &str, index| {
+            task.arg(key, index)
+                .and_then(Value::as_i64)
+                .ok_or_else(|| missing(key))
+        };
+        let text = |key: &str, index| {
+            task.arg(key, index)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .ok_or_else(|| missing(key))
+        };
+        Ok(Self {
+            testjob: number("testjob", 0)?,
+            generation: number("generation", 1)?,
+            plugin: text("plugin", 2)?,
+            backend: text("backend", 3)?,
+            id: text("id", 4)?,
+            project: text("project", 5)?,
+        })
+    }
+}
+
+/// Runs one attempt.
+pub(super) async fn run(
+    services: Arc<Services>,
+    task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let Order {
+        testjob,
+        generation,
+        plugin,
+        backend,
+        id,
+        project,
+    } = Order::of(&task)?;
+    if !KNOWN.contains(&plugin.as_str()) {
+        anyhow::bail!(Fatal(format!(
+            "unknown plugin {plugin:?} (there are: {})",
+            KNOWN.join(", ")
+        )));
+    }
+    let (backend, _, _) = services.source(&backend, &project).map_err(Fatal)?;
+    let begun = match context.resume::<Progress>()? {
+        Some(progress) => Some(progress),
+        None => context
+            .patiently(|| {
+                context.store().begin_plugin(
+                    &task.id,
+                    context.epoch(),
+                    testjob,
+                    generation,
+                    &plugin,
+                )
+            })
+            .await?
+            .map(|run| Progress::new(run, testjob, generation)),
+    };
+    let Some(progress) = begun else {
+        return Ok(Outcome::done(json!({ "published": "before" })));
+    };
+    let run = progress.run;
+    let (every, limit) = (
+        services.config.worker.checkpoint_every,
+        services.config.limits.results,
+    );
+    let job = Job {
+        testjob,
+        generation,
+        id,
+        backend,
+        context: context.clone(),
+        limits: services.config.limits.clone(),
+    };
+    let staged = stage(&context, progress, every, limit, |sink: Sink| {
+        let (job, plugin) = (job.clone(), plugin.clone());
+        async move {
+            match plugin.as_str() {
+                TRADEFED => tradefed::run(&job, &sink).await,
+                _ => kernel_log_task::run(&job, &sink).await,
+            }
+        }
+    })
+    .await?;
+    match staged {
+        Staged::All {
+            answer: (),
+            rest: mut with,
+            counts,
+        } => {
+            with.extend(
+                context
+                    .store()
+                    .publish_plugin(run, testjob, generation, &counts)?,
+            );
+            Ok(Outcome::Publish {
+                result: json!({ "tests": counts.tests }),
+                with,
+                follow: Vec::new(),
+            })
+        }
+        Staged::HandOff => Ok(Outcome::HandOff),
+    }
+}
+
+/// An item of a plugin goes to the stager.
+async fn send(sink: &Sink, item: super::item::Item) -> anyhow::Result<()> {
+    sink.send(item)
+        .await
+        .map_err(|_| failure(super::backend::BackendError::Stopped))
+}
