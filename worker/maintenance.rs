@@ -35,6 +35,8 @@ pub struct Rules {
     pub crash_limit: u32,
     /// How long finished tasks are kept.
     pub finished_tasks: Duration,
+    /// How long the unpublished rows of a task that was given up are kept.
+    pub abandoned_runs: Duration,
 }
 
 /// Leads whenever nobody else does, until `quiet`.
@@ -174,6 +176,12 @@ impl Leader {
             .await;
         while self.store.sweep(fence, self.rules.finished_tasks).await? > 0 {}
         while self.store.sweep_runs().await? > 0 {}
+        while self
+            .store
+            .sweep_abandoned(self.rules.abandoned_runs)
+            .await?
+            > 0
+        {}
         Ok(())
     }
 }

@@ -45,8 +45,8 @@ pub struct Setup {
     pub worker: config::Worker,
     /// How often and how long tasks are tried.
     pub policies: Policies,
-    /// How long finished tasks are kept.
-    pub finished_tasks: Duration,
+    /// What is forgotten, and when.
+    pub retention: config::Retention,
     /// This life of this worker: made by [`member_id`].
     pub id: WorkerId,
 }
@@ -208,9 +208,14 @@ pub async fn run(
 }
 
 fn rules(setup: &Setup) -> Rules {
+    let config::Retention {
+        finished_tasks,
+        abandoned_runs,
+    } = setup.retention;
     Rules {
         crash_limit: setup.worker.crash_limit,
-        finished_tasks: setup.finished_tasks,
+        finished_tasks,
+        abandoned_runs,
     }
 }
 

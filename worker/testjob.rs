@@ -83,7 +83,10 @@ impl Services {
                     log_limit,
                 })?),
                 BackendKind::Directory { path } => {
-                    Arc::new(Directory::new(path.clone(), &config.limits))
+                    Arc::new(Directory::folder(path.clone(), &config.limits))
+                }
+                BackendKind::Site { url } => {
+                    Arc::new(Directory::site(url.clone(), token, limits, &config.limits)?)
                 }
             };
             backends.insert(

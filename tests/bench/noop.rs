@@ -29,10 +29,22 @@ pub(crate) async fn run(servers: &Servers) -> Vec<Figure> {
     }
     let (ours, acks, sketch) = (median(&mut ours), median(&mut acks), median(&mut sketch));
     vec![
-        figure("no-op tasks, durable, one worker (tasks/s)", format!("{ours:.0}")),
-        figure("  bare lapin, consume and multiple-ack (messages/s)", format!("{acks:.0}")),
-        figure("  bare sketch: lapin + PostgreSQL, all batched (tasks/s)", format!("{sketch:.0}")),
-        figure("  ratio to the bare sketch", format!("{:.2}", ours / sketch)),
+        figure(
+            "no-op tasks, durable, one worker (tasks/s)",
+            format!("{ours:.0}"),
+        ),
+        figure(
+            "  bare lapin, consume and multiple-ack (messages/s)",
+            format!("{acks:.0}"),
+        ),
+        figure(
+            "  bare sketch: lapin + PostgreSQL, all batched (tasks/s)",
+            format!("{sketch:.0}"),
+        ),
+        figure(
+            "  ratio to the bare sketch",
+            format!("{:.2}", ours / sketch),
+        ),
     ]
 }
 
@@ -42,7 +54,10 @@ async fn publish(servers: &Servers) -> String {
     let queue = format!("bench.{}", uuid::Uuid::now_v7().simple());
     broker.declare(std::slice::from_ref(&queue)).await.unwrap();
     let messages = (0..TASKS)
-        .map(|number| Outgoing { queue: queue.clone(), message: codec::encode(&Task::new("noop", &queue).with("n", number)) })
+        .map(|number| Outgoing {
+            queue: queue.clone(),
+            message: codec::encode(&Task::new("noop", &queue).with("n", number)),
+        })
         .collect::<Vec<_>>();
     for chunk in messages.chunks(2000) {
         for answer in broker.publish(chunk).await {
@@ -78,7 +93,15 @@ async fn longshore(servers: &Servers, queue: &str) -> f64 {
 }
 
 async fn wait_done(store: &Store) {
-    while store.task_counts().await.unwrap().get(&State::Done).copied().unwrap_or_default() < TASKS as i64 {
+    while store
+        .task_counts()
+        .await
+        .unwrap()
+        .get(&State::Done)
+        .copied()
+        .unwrap_or_default()
+        < TASKS as i64
+    {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -87,10 +110,14 @@ pub(crate) fn setup(queue: &str, slots: u32) -> Setup {
     let config = Config::embedded(std::path::Path::new("."));
     Setup {
         name: "bench".into(),
-        pool: Pool { kind: PoolKind::Pinned, queues: vec![queue.to_owned()], slots },
+        pool: Pool {
+            kind: PoolKind::Pinned,
+            queues: vec![queue.to_owned()],
+            slots,
+        },
         worker: config.worker,
         policies: config.tasks,
-        finished_tasks: config.retention.finished_tasks,
+        retention: config.retention.clone(),
         id: pool::member_id("bench"),
     }
 }

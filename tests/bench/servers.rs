@@ -14,8 +14,12 @@ pub(crate) struct Servers {
 
 impl Servers {
     pub(crate) fn from_env() -> Self {
-        let get = |name: &str| std::env::var(name).expect("run scripts/bench, which starts the servers");
-        Self { amqp: get("LONGSHORE_TEST_AMQP_URL"), postgres: get("LONGSHORE_TEST_PG_URL") }
+        let get =
+            |name: &str| std::env::var(name).expect("run scripts/bench, which starts the servers");
+        Self {
+            amqp: get("LONGSHORE_TEST_AMQP_URL"),
+            postgres: get("LONGSHORE_TEST_PG_URL"),
+        }
     }
 
     /// A store in a schema of its own.
@@ -35,7 +39,11 @@ impl Servers {
 
     /// A broker whose missing queues become classic ones.
     pub(crate) fn broker(&self, kind: QueueKind) -> Broker {
-        Broker::Rabbit(Arc::new(Rabbit::new(RabbitConfig { url: self.amqp.clone(), queue_kind: kind, name: "bench".into() })))
+        Broker::Rabbit(Arc::new(Rabbit::new(RabbitConfig {
+            url: self.amqp.clone(),
+            queue_kind: kind,
+            name: "bench".into(),
+        })))
     }
 }
 
@@ -43,6 +51,15 @@ impl Servers {
 pub(crate) fn machine() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
         .ok()
-        .and_then(|text| text.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned())))
+        .and_then(|text| {
+            text.lines().find_map(|line| {
+                Some(
+                    line.strip_prefix("model name")?
+                        .split_once(": ")?
+                        .1
+                        .to_owned(),
+                )
+            })
+        })
         .unwrap_or_else(|| "unknown machine".into())
 }

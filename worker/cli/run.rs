@@ -40,7 +40,7 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool }: Arguments) -> A
         pool: entry,
         worker: config.worker.clone(),
         policies: config.tasks.clone(),
-        finished_tasks: config.retention.finished_tasks,
+        retention: config.retention.clone(),
         id: pool::member_id(&pool::host()),
     };
     let broker = open_broker(&config, &store, &setup.id);

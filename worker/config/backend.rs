@@ -63,6 +63,13 @@ pub enum BackendKind {
         /// The directory.
         path: PathBuf,
     },
+    /// The same behind HTTP.
+    #[serde(rename = "directory")]
+    Site {
+        /// What the test jobs' folders are below, without a password.
+        #[serde(serialize_with = "serialize_url")]
+        url: Url,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -146,26 +153,35 @@ impl Backend {
             KindName::Tuxsuite => BackendKind::Tuxsuite {
                 url: required(section, "url", url)?,
             },
-            KindName::Directory => BackendKind::Directory {
-                path: required(section, "path", path)?,
+            KindName::Directory => match url {
+                Some(url) => BackendKind::Site { url },
+                None => BackendKind::Directory {
+                    path: required(section, "path", path)?,
+                },
             },
         };
         Some(Self { kind, ..backend })
     }
 }
 
-/// Each kind has its own place, and a directory asks nobody.
+/// Each kind has its own place, and a directory on disk asks nobody.
 fn refuse_what_the_kind_has_not(section: &Section<'_>, kind: KindName) {
+    let behind_http = section.is_written("url");
     let (refused, what, mend): (&[&str], _, _) = match kind {
         KindName::Lava | KindName::Tuxsuite => (
             &["path"],
             "a server has a url instead",
             r#"write url = "https://…""#,
         ),
+        KindName::Directory if behind_http => (
+            &["path", "username"],
+            "a directory behind HTTP has a url and perhaps a token",
+            "remove it, or the url",
+        ),
         KindName::Directory => (
-            &["url", "username", "token", "token_file", "token_env"],
-            "a directory has a path alone",
-            r#"remove it, and write path = "…""#,
+            &["username", "token", "token_file", "token_env"],
+            "a directory on disk has a path alone",
+            "remove it, or write a url for a directory behind HTTP",
         ),
     };
     for key in refused {

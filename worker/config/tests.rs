@@ -76,7 +76,6 @@ url = "amqp://me@mq.example.org:5672/ci"
 queue_type = "passive"
 [worker]
 grace = "1m"
-interruption_limit = 9
 log = "json"
 [pools.fetch]
 kind = "elastic"
@@ -115,7 +114,6 @@ fn a_good_file_is_taken_as_written() {
     assert_eq!(config.store.connections, 20);
     assert_eq!(config.store.liveness, Liveness::Lease);
     assert_eq!(config.broker.queue_type, QueueType::Passive);
-    assert_eq!(config.worker.interruption_limit, Some(9));
     assert_eq!(config.worker.log, LogFormat::Json);
     assert_eq!(config.limits.log, 1 << 30);
     assert_eq!(

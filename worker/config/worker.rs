@@ -34,10 +34,6 @@ pub struct Worker {
     /// After so many attempts that took their worker with them a task is a dead letter, 1 to 1000.
     /// Default 3.
     pub crash_limit: u32,
-    /// After so many attempts that were interrupted without any progress a task is a dead letter, at
-    /// most 1 000 000. Default `None`: never. Written as 0 in the file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interruption_limit: Option<u32>,
     /// How log lines look. Default [`LogFormat::Text`].
     pub log: LogFormat,
 }
@@ -54,7 +50,6 @@ pub enum LogFormat {
 
 impl Worker {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let interruptions = section.count("interruption_limit", 0..=1_000_000, 0);
         Self {
             lease: section.duration("lease", 3 * SECOND..=HOUR, 15 * SECOND),
             hold: section.duration("hold", Duration::ZERO..=25 * MINUTE, 10 * MINUTE),
@@ -66,7 +61,6 @@ impl Worker {
                 5 * SECOND,
             ),
             crash_limit: section.count("crash_limit", 1..=1000, 3),
-            interruption_limit: (interruptions > 0).then_some(interruptions),
             log: section
                 .choice(
                     "log",

@@ -13,9 +13,13 @@ use crate::store::{Held, StoreError};
 /// How often the lock's connection is looked after: far more often than rescue believes in its loss.
 const LOCK_LOOK: Duration = Duration::from_millis(300);
 
+/// How often parked tasks are looked for: a worker that does not know a name may park it at any time.
+const UNPARK: Duration = Duration::from_secs(15);
+
 /// Renews the lease three times as often as it must, and compares what we run with what the store says.
 pub(super) async fn lease(worker: Arc<Worker>) {
     let every = worker.setup.worker.lease / 3;
+    let mut unparked = Instant::now();
     let mut next = Instant::now() + every.min(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -31,6 +35,18 @@ pub(super) async fn lease(worker: Arc<Worker>) {
         };
         next = Instant::now() + wait.min(Duration::from_secs(1));
         release_held(&worker).await;
+        if unparked.elapsed() >= UNPARK && worker.life() == Life::Running {
+            unparked = Instant::now();
+            unpark(&worker).await;
+        }
+    }
+}
+
+/// Tasks that a worker without our handlers has parked may run.
+async fn unpark(worker: &Worker) {
+    match worker.store.unpark(&worker.registry.names()).await {
+        Ok(rings) => worker.relay.publish(rings).await,
+        Err(error) => tracing::debug!(%error, "parked tasks could not be looked for"),
     }
 }
 

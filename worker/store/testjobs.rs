@@ -3,6 +3,8 @@
 //! What an attempt writes goes in as [`Op`]s beside its checkpoint or its settlement, so that the epoch
 //! guards it. What readers get goes through views that show published runs of the visible generation only.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -249,6 +251,7 @@ struct RunRow {
     generation: i64,
     state: String,
     task_id: String,
+    fresh: i64,
 }
 
 impl Store {
@@ -273,11 +276,18 @@ impl Store {
             None => Begun::Finished,
             Some(run) if run.state == "published" => Begun::Finished,
             Some(run) if run.task_id != id.as_str() => Begun::Elsewhere(TaskId::new(run.task_id)),
-            Some(run) => Begun::Run {
-                run: run.id,
-                testjob: run.testjob,
-                generation: run.generation,
-            },
+            Some(run) => {
+                if run.fresh == 0 {
+                    // Left by a task that was given up, with what that had staged.
+                    self.checkpoint(id, epoch, None, None, self.reset(run.id)?)
+                        .await?;
+                }
+                Begun::Run {
+                    run: run.id,
+                    testjob: run.testjob,
+                    generation: run.generation,
+                }
+            }
         })
     }
 
@@ -603,6 +613,37 @@ impl Store {
             let mut ops = self.reset(*id)?;
             ops.push(Op::one(sql!("forget_run"), &json!({ "run": id }))?);
             self.command("sweep_runs", ops).await?;
+        }
+        Ok(found.len())
+    }
+
+    /// Removes what was staged by tasks that were given up more than `after` ago, ten runs at most. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn sweep_abandoned(&self, after: Duration) -> Result<usize, StoreError> {
+        #[derive(Deserialize)]
+        struct Run {
+            id: i64,
+            task_id: String,
+        }
+        let before = self.0.clock.now() - i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+        let found: Vec<Run> = self
+            .read(
+                sql!("abandoned"),
+                &[json!({ "before": before, "most": 10 })],
+            )
+            .await?;
+        for Run { id, task_id } in &found {
+            let mut ops =
+                vec![Op::one(sql!("forget_checkpoint"), &json!({ "id": task_id }))?.guarded()];
+            ops.extend(self.reset(*id)?);
+            match self.command("sweep_abandoned", ops).await {
+                // It was retried by hand meanwhile, and goes on from there.
+                Ok(_) | Err(StoreError::Stale { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(found.len())
     }

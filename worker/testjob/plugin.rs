@@ -90,25 +90,20 @@ pub(super) async fn run(
         )));
     }
     let (backend, _, _) = services.source(&backend, &project).map_err(Fatal)?;
-    let begun = match context.resume::<Progress>()? {
-        Some(progress) => Some(progress),
-        None => context
-            .patiently(|| {
-                context.store().begin_plugin(
-                    &task.id,
-                    context.epoch(),
-                    testjob,
-                    generation,
-                    &plugin,
-                )
-            })
-            .await?
-            .map(|run| Progress::new(run, testjob, generation)),
+    let run = context
+        .patiently(|| {
+            let store = context.store();
+            store.begin_plugin(&task.id, context.epoch(), testjob, generation, &plugin)
+        })
+        .await?;
+    let Some(run) = run else {
+        return Ok(Outcome::done(
+            json!({ "over": "published before, or collected anew since" }),
+        ));
     };
-    let Some(progress) = begun else {
-        return Ok(Outcome::done(json!({ "published": "before" })));
-    };
-    let run = progress.run;
+    let progress = context
+        .resume::<Progress>()?
+        .unwrap_or_else(|| Progress::new(run, testjob, generation));
     let (every, limit) = (
         services.config.worker.checkpoint_every,
         services.config.limits.results,

@@ -8,4 +8,4 @@ on conflict (testjob, generation, part) do update set
   task_id = case when runs.state = 'published' or exists (select 1 from tasks
       where tasks.id = runs.task_id and tasks.state in ('queued', 'waiting', 'running'))
     then runs.task_id else excluded.task_id end
-returning id, testjob, generation, state, task_id
+returning id, testjob, generation, state, task_id, case when created_at = {now} then 1 else 0 end as fresh

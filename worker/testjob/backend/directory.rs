@@ -1,65 +1,112 @@
-//! Result files in a folder: JUnit XML, CTS/VTS `test_result.xml` (plain or in an archive), SQUAD-style
-//! `tests.json`, `metrics.json` and `metadata.json`, logs, and whatever else is there as files.
+//! Result files: JUnit XML, CTS/VTS `test_result.xml` (plain or in an archive), SQUAD-style `tests.json`,
+//! `metrics.json` and `metadata.json`, logs, and whatever else is there as files. In a folder, or behind HTTP.
 //!
 //! A test job's id is the path of a file, or of a folder, below the backend's own; it never leads out of
 //! that. What is there is finished: a producer renames its folder into place.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use tokio_util::io::SyncIoBridge;
+use url::Url;
 
+use self::files::Files;
+use super::http::{Authorization, Client, HttpError, read_error};
 use super::{Backend, BackendError, Collected, Download, Settings, Summary};
 use crate::config;
-use crate::testjob::format::{FormatError, Limits, archive, junit, squad, tradefed};
-use crate::testjob::item::{DATA_CHUNK, Item, Sink};
-use crate::testjob::stage::blocking;
+use crate::testjob::format::FormatError;
+use crate::testjob::item::{Item, Sink};
+
+mod files;
 
 /// Files of one test job; more are a mistake in the id.
 const MAX_FILES: usize = 10_000;
 /// Folders inside one another.
 const MAX_DEPTH: usize = 8;
-/// How much of an XML file tells what it is.
-const HEAD: usize = 4096;
+/// What is asked for behind HTTP, where nothing lists a folder; what is not there is passed over.
+const ASKED: [&str; 9] = [
+    "metadata.json",
+    "tests.json",
+    "metrics.json",
+    "junit.xml",
+    "test_result.xml",
+    "results.tar.xz",
+    "results.tar.gz",
+    "kernel.log",
+    "log",
+];
 
-/// A folder of test jobs.
+/// A place of test jobs.
 #[derive(Debug)]
 pub struct Directory {
-    root: PathBuf,
-    limits: Limits,
-    file_limit: u64,
+    place: Place,
+    limits: config::Limits,
+}
+
+#[derive(Debug)]
+enum Place {
+    Folder(PathBuf),
+    Site { client: Box<Client>, url: Url },
 }
 
 impl Directory {
-    /// The test jobs in `root`.
-    pub fn new(root: PathBuf, limits: &config::Limits) -> Self {
-        let file_limit = limits.log;
+    /// The test jobs in the folder `root`.
+    pub fn folder(root: PathBuf, limits: &config::Limits) -> Self {
         Self {
-            root,
-            limits: Limits {
-                unpacked: limits.attachment,
-                ..Limits::default()
-            },
-            file_limit,
+            place: Place::Folder(root),
+            limits: limits.clone(),
         }
     }
 
-    /// The place of `id`, which must not lead out of the backend's folder.
-    fn place(&self, id: &str) -> Result<PathBuf, BackendError> {
-        let path = Path::new(id);
-        if id.is_empty()
-            || path
-                .components()
-                .any(|part| !matches!(part, Component::Normal(_)))
-        {
-            return Err(BackendError::Final(format!(
-                "test job id {id:?} is no path below the backend's folder: give one without `..` and a leading `/`"
-            )));
+    /// The test jobs below `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`] if the client cannot be made.
+    pub fn site(
+        mut url: Url,
+        token: Option<super::http::Secret>,
+        http: super::http::Limits,
+        limits: &config::Limits,
+    ) -> Result<Self, HttpError> {
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
         }
-        Ok(self.root.join(path))
+        let client = Client::new(&url, token.map(Authorization::Token).as_ref(), http)?;
+        Ok(Self {
+            place: Place::Site {
+                client: Box::new(client),
+                url,
+            },
+            limits: limits.clone(),
+        })
     }
+}
+
+/// `id` as a path that does not lead out of its backend's place.
+fn below(id: &str) -> Result<&Path, BackendError> {
+    let path = Path::new(id);
+    if id.is_empty()
+        || path
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_)))
+    {
+        return Err(BackendError::Final(format!(
+            "test job id {id:?} is no path below the backend's place: give one without `..` and a leading `/`"
+        )));
+    }
+    Ok(path)
+}
+
+fn address(url: &Url, path: &str) -> Result<Url, BackendError> {
+    let mut url = url.clone();
+    let wrong = || BackendError::Final(format!("{path:?} is no path behind HTTP"));
+    url.path_segments_mut()
+        .map_err(|()| wrong())?
+        .pop_if_empty()
+        .extend(path.split('/'));
+    Ok(url)
 }
 
 #[async_trait]
@@ -70,181 +117,127 @@ impl Backend for Directory {
         _settings: &Settings,
         out: &Sink,
     ) -> Result<Collected, BackendError> {
-        let place = self.place(id)?;
-        let (id, sink, limits, file_limit) =
-            (id.to_owned(), out.clone(), self.limits, self.file_limit);
-        let read = tokio::task::spawn_blocking(move || {
-            Collection {
-                limits,
-                file_limit,
-                sink,
-                status: None,
+        let path = below(id)?;
+        let mut files = Files::new(&self.limits, out.clone());
+        out.send(Item::Metadata("job_id".into(), id.into()))
+            .await
+            .map_err(|_| BackendError::Stopped)?;
+        files = match &self.place {
+            Place::Folder(root) => {
+                let (root, id) = (root.join(path), id.to_owned());
+                let read = tokio::task::spawn_blocking(move || read_folder(&id, &root, files));
+                read.await.map_err(|error| {
+                    BackendError::Temporary(format!("the reader ended: {error}"))
+                })??
             }
-            .read(&id, &place)
-        });
-        read.await
-            .map_err(|error| BackendError::Temporary(format!("the reader ended: {error}")))?
-    }
-
-    async fn open(&self, id: &str, reference: &str) -> Result<Download, BackendError> {
-        let place = self.place(reference)?;
-        match tokio::fs::File::open(&place).await {
-            Ok(file) => Ok(Box::new(file)),
-            Err(error) => Err(io(id, &place, &error)),
-        }
-    }
-}
-
-/// One collection under way, on a blocking thread.
-struct Collection {
-    limits: Limits,
-    file_limit: u64,
-    sink: Sink,
-    status: Option<String>,
-}
-
-impl Collection {
-    fn read(mut self, id: &str, place: &Path) -> Result<Collected, BackendError> {
-        let mut files = Vec::new();
-        list(id, place, 0, &mut files)?;
-        if files.is_empty() {
-            return Err(BackendError::Final(format!(
-                "test job {id:?}: {} holds no files",
-                place.display()
-            )));
-        }
-        self.emit(Item::Metadata("job_id".into(), id.into()))?;
-        for file in &files {
-            self.file(file).map_err(|error| refusal(id, file, error))?;
-        }
-        let status = self.status.take().unwrap_or_else(|| "Complete".to_owned());
-        self.emit(Item::Metadata("job_status".into(), status.clone().into()))?;
+            Place::Site { client, url } => read_site(id, client, url, files).await?,
+        };
+        let status = files.status.take().unwrap_or_else(|| "Complete".to_owned());
+        out.send(Item::Metadata("job_status".into(), status.clone().into()))
+            .await
+            .map_err(|_| BackendError::Stopped)?;
         Ok(Collected::Done(Summary {
             completed: status == "Complete",
             status,
-            name: place
+            name: path
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned()),
-            url: None,
+            url: match &self.place {
+                Place::Folder(_) => None,
+                Place::Site { url, .. } => Some(address(url, id)?.to_string()),
+            },
             environment: None,
             failure: None,
             can_resubmit: false,
         }))
     }
 
-    fn emit(&self, item: Item) -> Result<(), BackendError> {
-        self.sink
-            .blocking_send(item)
-            .map_err(|_| BackendError::Stopped)
+    async fn open(&self, id: &str, reference: &str) -> Result<Download, BackendError> {
+        let path = below(reference)?;
+        match &self.place {
+            Place::Folder(root) => {
+                let place = root.join(path);
+                match tokio::fs::File::open(&place).await {
+                    Ok(file) => Ok(Box::new(file)),
+                    Err(error) => Err(io(id, &place, &error)),
+                }
+            }
+            Place::Site { client, url } => Ok(client
+                .file(&address(url, reference)?)
+                .await?
+                .into_download()),
+        }
     }
+}
 
-    fn file(&mut self, path: &Path) -> Result<(), FormatError> {
+fn read_folder(id: &str, place: &Path, mut files: Files) -> Result<Files, BackendError> {
+    let mut paths = Vec::new();
+    list(id, place, 0, &mut paths)?;
+    if paths.is_empty() {
+        return Err(BackendError::Final(format!(
+            "test job {id:?}: {} holds no files",
+            place.display()
+        )));
+    }
+    for path in &paths {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let file = File::open(path).map_err(FormatError::Io)?;
-        let mut input = BufReader::with_capacity(DATA_CHUNK, file);
-        let mut emit = blocking(&self.sink);
-        match name.as_str() {
-            "tests.json" => squad::tests(&mut input, &self.limits, &mut emit).map(drop),
-            "metrics.json" => squad::metrics(&mut input, &self.limits, &mut emit),
-            "metadata.json" => squad::metadata(&mut input, &self.limits, &mut |item| {
-                if let Item::Metadata(key, Value::String(status)) = &item
-                    && key == "job_status"
-                {
-                    self.status = Some(status.clone());
-                    return Ok(());
-                }
-                emit(item)
-            }),
-            _ if name.ends_with(".xml") => self.xml(&name, &mut input, &mut emit),
-            _ if is_archive(&name) => {
-                archive::read(&mut input, &name, &self.limits, &mut |member| match member
-                    .name
-                    .rsplit('/')
-                    .next()
-                {
-                    Some("test_result.xml") => {
-                        tradefed::read(member.data, "", &self.limits, &mut emit).map(drop)
-                    }
-                    Some(_) | None => Ok(()),
-                })
-            }
-            _ => self.keep(&name, &mut input),
-        }
+        let mut file = File::open(path).map_err(|error| io(id, path, &error))?;
+        // The file lies there whole: one that ends too early would do so again.
+        files
+            .read(&name, &mut file)
+            .map_err(|error| refusal(id, &name, error, false))?;
     }
+    Ok(files)
+}
 
-    /// An XML file is what its root element says.
-    fn xml(
-        &self,
-        name: &str,
-        input: &mut dyn Read,
-        emit: &mut dyn FnMut(Item) -> Result<(), crate::testjob::format::Stopped>,
-    ) -> Result<(), FormatError> {
-        let mut head = Vec::with_capacity(HEAD);
-        input
-            .take(HEAD as u64)
-            .read_to_end(&mut head)
-            .map_err(FormatError::Io)?;
-        let text = String::from_utf8_lossy(&head).into_owned();
-        let mut whole = std::io::Cursor::new(head).chain(input);
-        if text.contains("<testsuite") {
-            return junit::read(&mut whole, false, &self.limits, emit).map(drop);
-        }
-        if text.contains("<Result") {
-            return tradefed::read(&mut whole, "", &self.limits, emit).map(drop);
-        }
-        emit(Item::Problem(format!(
-            "{name} is neither JUnit nor CTS; it is kept as a file"
-        )))?;
-        self.keep(name, &mut whole)
-    }
-
-    /// Keeps a file as it is.
-    fn keep(&self, name: &str, input: &mut dyn Read) -> Result<(), FormatError> {
-        let send = |item| {
-            self.sink
-                .blocking_send(item)
-                .map_err(|_| FormatError::Stopped)
+/// A single file, or what [`ASKED`] names in a folder.
+async fn read_site(
+    id: &str,
+    client: &Client,
+    url: &Url,
+    mut files: Files,
+) -> Result<Files, BackendError> {
+    let single = id
+        .rsplit('/')
+        .next()
+        .filter(|name| name.contains('.'))
+        .map(str::to_owned);
+    let asked = match &single {
+        Some(name) => vec![(id.to_owned(), name.clone())],
+        None => ASKED
+            .iter()
+            .map(|name| (format!("{id}/{name}"), (*name).to_owned()))
+            .collect(),
+    };
+    let mut found = false;
+    for (path, name) in asked {
+        let body = match client.file(&address(url, &path)?).await {
+            Ok(body) => body,
+            Err(error) if error.is_not_found() && single.is_none() => continue,
+            Err(error) => return Err(error.into()),
         };
-        send(Item::File {
-            name: name.to_owned(),
-            mimetype: mimetype(name).to_owned(),
-        })?;
-        let mut left = self.file_limit;
-        let mut buffer = vec![0; DATA_CHUNK];
-        loop {
-            let count = input.read(&mut buffer).map_err(FormatError::Io)?;
-            let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
-                return Ok(());
-            };
-            left = left.checked_sub(count as u64).ok_or(FormatError::Limit {
-                what: "a file (limits.log), in bytes,",
-                limit: self.file_limit,
-            })?;
-            send(Item::Data(bytes::Bytes::copy_from_slice(read)))?;
-        }
+        found = true;
+        let (mut input, id) = (SyncIoBridge::new(body.into_download()), id.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            files
+                .read(&name, &mut input)
+                .map_err(|error| refusal(&id, &name, error, true))?;
+            Ok::<_, BackendError>(files)
+        });
+        files = read
+            .await
+            .map_err(|error| BackendError::Temporary(format!("the reader ended: {error}")))??;
     }
-}
-
-fn is_archive(name: &str) -> bool {
-    [
-        ".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".xml.xz", ".xml.gz",
-    ]
-    .iter()
-    .any(|end| name.ends_with(end))
-}
-
-fn mimetype(name: &str) -> &'static str {
-    match name.rsplit_once('.').map_or(name, |(_, end)| end) {
-        "log" | "txt" => "text/plain",
-        "json" => "application/json",
-        "xml" => "application/xml",
-        "html" => "text/html",
-        "png" => "image/png",
-        _ => "application/octet-stream",
+    if found {
+        return Ok(files);
     }
+    Err(BackendError::Final(format!(
+        "test job {id:?}: none of {} is there",
+        ASKED.join(", ")
+    )))
 }
 
 /// The files of a test job in the order of their paths, so that each collection is the same.
@@ -289,13 +282,18 @@ fn io(id: &str, path: &Path, error: &std::io::Error) -> BackendError {
     }
 }
 
-fn refusal(id: &str, file: &Path, error: FormatError) -> BackendError {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
+/// `streamed`: a file that ends too early may have been cut on its way.
+fn refusal(id: &str, name: &str, error: FormatError, streamed: bool) -> BackendError {
     let text = format!("test job {id:?}: {name}: {error}");
     match error {
         FormatError::Stopped => BackendError::Stopped,
-        FormatError::Io(_) => BackendError::Temporary(text),
-        // The file lies there whole: reading it again would end the same.
+        FormatError::Io(error) => match read_error(&error) {
+            BackendError::Final(reason) => {
+                BackendError::Final(format!("test job {id:?}: {name}: {reason}"))
+            }
+            BackendError::Temporary(_) | BackendError::Stopped => BackendError::Temporary(text),
+        },
+        FormatError::Truncated { .. } if streamed => BackendError::Temporary(text),
         FormatError::Truncated { .. }
         | FormatError::Malformed { .. }
         | FormatError::Limit { .. } => BackendError::Final(text),

@@ -11,6 +11,7 @@ use tokio_util::io::SyncIoBridge;
 use super::{Job, send};
 use crate::handler::Fatal;
 use crate::testjob::backend::REFERENCES;
+use crate::testjob::backend::http::read_error;
 use crate::testjob::fetch::failure;
 use crate::testjob::format::{FormatError, Limits, archive, tradefed};
 use crate::testjob::item::{DATA_CHUNK, Item, Sink};
@@ -95,10 +96,11 @@ fn attachments(references: &str) -> Vec<(String, String)> {
 
 fn refusal(error: FormatError, reference: &str) -> anyhow::Error {
     let text = format!("the attachment {reference}: {error}");
-    if error.is_temporary() {
-        anyhow::anyhow!(text)
-    } else {
-        Fatal(text).into()
+    match error {
+        // The download knows whether another one can help.
+        FormatError::Io(error) => failure(read_error(&error)),
+        FormatError::Truncated { .. } | FormatError::Stopped => anyhow::anyhow!(text),
+        FormatError::Malformed { .. } | FormatError::Limit { .. } => Fatal(text).into(),
     }
 }
 
