@@ -1,6 +1,6 @@
 -- An outbox row for each task that the statement before it has made runnable: those of this very command
 -- (one of the same millisecond elsewhere is announced twice, which is harmless). Uses tasks_queued.
 insert into outbox (task_id, queue, priority, task, held_until)
-select tasks.id, tasks.queue, tasks.priority, tasks.task, {now} + 5000
+select tasks.id, tasks.queue, tasks.priority, tasks.task, {now} + 2000
 from tasks where tasks.state = 'queued' and tasks.rung_at = {now} and {any}
 returning seq, queue, priority, task

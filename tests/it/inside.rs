@@ -1,0 +1,129 @@
+//! A worker within the test's own process, with handlers that the test writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore::broker::{Broker, Embedded, QueueKind, Rabbit, RabbitConfig};
+use longshore::config::{Config, Policies, Pool, PoolKind, Retention, Worker};
+use longshore::handler::Registry;
+use longshore::outbox;
+use longshore::pool::{self, Exit, Request, Setup};
+use longshore::store::{Store, StoreError};
+use longshore::task::Task;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::harness::LIMIT;
+use crate::scene::Scene;
+
+pub(crate) const QUEUE: &str = "work";
+
+/// A running worker.
+pub(crate) struct Inside {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) store: Store,
+    ended: JoinHandle<Result<Exit, StoreError>>,
+}
+
+/// How the worker is made.
+pub(crate) struct Made {
+    pub(crate) pool: Pool,
+    pub(crate) worker: Worker,
+    pub(crate) policies: Policies,
+}
+
+impl Default for Made {
+    fn default() -> Self {
+        let Config {
+            mut worker,
+            mut tasks,
+            ..
+        } = Config::embedded(std::path::Path::new("."));
+        worker.lease = Duration::from_secs(3);
+        worker.grace = Duration::from_secs(3);
+        worker.margin = Duration::from_secs(1);
+        worker.checkpoint_every = Duration::from_millis(100);
+        tasks.default.backoff_min = Duration::from_millis(50);
+        Self {
+            pool: Pool {
+                kind: PoolKind::Pinned,
+                queues: vec![QUEUE.into()],
+                slots: 4,
+            },
+            worker,
+            policies: tasks,
+        }
+    }
+}
+
+impl Scene {
+    /// The broker as another worker uses it.
+    pub(crate) fn broker(&self, store: &Store, id: &longshore::id::WorkerId) -> Broker {
+        match &self.bell {
+            None => Broker::Embedded(Arc::new(Embedded::new(store.clone(), id.clone()))),
+            Some(bell) => Broker::Rabbit(Arc::new(Rabbit::new(RabbitConfig {
+                url: bell.url(),
+                queue_kind: QueueKind::Classic,
+                name: id.to_string(),
+            }))),
+        }
+    }
+
+    /// Starts a worker in this process, with a handle on the store of its own.
+    pub(crate) fn inside(&self, registry: Registry, made: Made) -> Inside {
+        let store = self.bench.other();
+        let Made {
+            pool,
+            worker,
+            policies,
+        } = made;
+        let id = pool::member_id("inside");
+        let broker = self.broker(&store, &id);
+        let retention = Retention {
+            finished_tasks: Duration::from_secs(3600),
+            abandoned_runs: Duration::from_secs(3600),
+        };
+        let setup = Setup {
+            name: "inside".into(),
+            pool,
+            worker,
+            policies,
+            retention,
+            id,
+        };
+        let (requests, receiver) = mpsc::channel(4);
+        let ended = tokio::task::spawn(pool::run(setup, store.clone(), broker, registry, receiver));
+        Inside {
+            requests,
+            store,
+            ended,
+        }
+    }
+
+    /// Enqueues tasks, and publishes what announces them.
+    pub(crate) async fn enqueue(&self, tasks: &[Task]) {
+        let enqueued = self.bench.store.enqueue(tasks).await.unwrap();
+        let broker = self.broker(&self.bench.store, &pool::member_id("enqueue"));
+        assert_eq!(
+            outbox::publish(&self.bench.store, &broker, &enqueued.rings).await,
+            enqueued.rings.len()
+        );
+        broker.close().await;
+    }
+}
+
+impl Inside {
+    /// Asks it to stop.
+    pub(crate) async fn stop(&self) {
+        self.requests.send(Request::Stop).await.unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(self) -> Exit {
+        tokio::time::timeout(LIMIT, self.ended)
+            .await
+            .expect("the worker ends")
+            .unwrap()
+            .unwrap()
+    }
+}
