@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Message;
@@ -37,6 +38,8 @@ pub struct Delivery {
     pub message: Message,
     /// Whether somebody may have seen it before.
     pub redelivered: bool,
+    /// When it came.
+    pub received: Instant,
     /// What to acknowledge it with.
     pub receipt: Receipt,
 }
@@ -48,6 +51,18 @@ pub enum Receipt {
     Embedded(embedded::Receipt),
     /// Of RabbitMQ.
     Rabbit(rabbitmq::Receipt),
+}
+
+/// What the name of a queue ends with that holds messages of another which cannot be read.
+const UNREADABLE: &str = ".unreadable";
+
+/// Where messages of `queue` go that cannot be read.
+pub fn unreadable_queue(queue: &str) -> String {
+    format!("{queue}{UNREADABLE}")
+}
+
+fn is_unreadable_queue(queue: &str) -> bool {
+    queue.ends_with(UNREADABLE)
 }
 
 /// Why the broker did not do it.

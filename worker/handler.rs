@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::id::Epoch;
+use crate::id::{Epoch, TaskId};
 use crate::store::{Claimed, Op, Store, StoreError};
 use crate::task::Task;
 
@@ -182,6 +182,11 @@ impl Context {
         }))
     }
 
+    /// The id of the task.
+    pub fn task(&self) -> &TaskId {
+        &self.0.task.id
+    }
+
     /// This attempt's fencing token: for side effects elsewhere that can compare it.
     pub fn epoch(&self) -> Epoch {
         self.0.claimed.epoch
@@ -247,17 +252,32 @@ impl Context {
             claimed,
             ..
         } = &*self.0;
-        self.patiently(|| {
-            store.checkpoint(
-                &task.id,
-                claimed.epoch,
-                Some(&value),
-                progress.as_deref(),
-                with.clone(),
-            )
-        })
-        .await
-        .map(drop)
+        let saved = self
+            .patiently(|| {
+                store.checkpoint(
+                    &task.id,
+                    claimed.epoch,
+                    Some(&value),
+                    progress.as_deref(),
+                    with.clone(),
+                )
+            })
+            .await;
+        match saved {
+            Ok(_) => Ok(()),
+            // The connection may have ended between a commit and its answer; the second try then meets its own rows.
+            Err(Stop::Store(StoreError::Refused { reason })) => {
+                let there = self
+                    .patiently(|| store.checkpoint_of(&task.id, claimed.epoch))
+                    .await?;
+                if there.as_ref() == Some(&value) {
+                    Ok(())
+                } else {
+                    Err(Stop::Store(StoreError::Refused { reason }))
+                }
+            }
+            Err(stop) => Err(stop),
+        }
     }
 
     /// Writes with the store's verbs, under this attempt's lease, and leaves the checkpoint as it is.

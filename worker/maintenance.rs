@@ -1,6 +1,6 @@
 //! What somebody has to do for all: rescue, schedule, relay what others left, announce again, sweep.
 //!
-//! One worker at a time leads, elected in the store; every write of it is fenced by its term. Without a
+//! One worker at a time leads, elected in the store; what it decides is fenced by its term (relaying and sweeping need no fence: done twice, they are done once). Without a
 //! leader nothing is wrong, only later. The leader never runs tasks, and never decides on anything that it
 //! read longer ago than one look.
 
@@ -25,6 +25,8 @@ const LEASE: Duration = Duration::from_secs(5);
 const SLOW_LOOK: Duration = Duration::from_secs(60);
 /// A worker whose lock is free is believed dead after this long: a live one takes it again within 300 ms.
 const DOUBT: Duration = Duration::from_millis(900);
+/// Live workers renew every second: after this long without a break, a lease that is over says something.
+const STEADY: Duration = Duration::from_secs(3);
 /// After this long a task that could run and that nobody claimed is announced again.
 const RING_AGAIN: Duration = Duration::from_secs(30 * 60);
 
@@ -53,6 +55,8 @@ pub async fn run(
         broker,
         relay,
         rules,
+        steady: None,
+        last: None,
         doubted: HashMap::new(),
         slow: None,
     };
@@ -92,6 +96,9 @@ struct Leader {
     broker: Broker,
     relay: Relay,
     rules: Rules,
+    /// Since when each look has followed the one before in time.
+    steady: Option<Instant>,
+    last: Option<Instant>,
     /// Workers whose lock was free, and since when.
     doubted: HashMap<WorkerId, Instant>,
     slow: Option<Instant>,
@@ -99,7 +106,16 @@ struct Leader {
 
 impl Leader {
     async fn look(&mut self, fence: &Fence) -> Result<(), StoreError> {
-        self.bury_workers(fence).await?;
+        let now = Instant::now();
+        if self
+            .last
+            .replace(now)
+            .is_none_or(|last| now - last > STEADY)
+        {
+            self.steady = None;
+        }
+        let steady = *self.steady.get_or_insert(now);
+        self.bury_workers(fence, steady.elapsed() >= STEADY).await?;
         loop {
             let (rings, dead) = self.store.rescue(fence, self.rules.crash_limit).await?;
             for id in &dead {
@@ -134,8 +150,9 @@ impl Leader {
         Ok(())
     }
 
-    /// Gives up workers that are dead: at once when their lease is over, else when their lock stays free.
-    async fn bury_workers(&mut self, fence: &Fence) -> Result<(), StoreError> {
+    /// Gives up workers that are dead: when their lease is over, or when their lock stays free. After an outage of
+    /// the store everybody's lease is over, so leases count only when the store has been there for a while.
+    async fn bury_workers(&mut self, fence: &Fence, steady: bool) -> Result<(), StoreError> {
         let workers = self.store.workers(false).await?;
         let ids = workers
             .iter()
@@ -143,14 +160,22 @@ impl Leader {
             .collect::<Vec<_>>();
         let dead = self.store.dead_among(&ids).await?;
         let now = self.store.clock().now();
-        self.doubted.retain(|id, _| dead.contains(id));
+        let unlocked = |worker: &&WorkerView| worker.lease_until > now && dead.contains(&worker.id);
+        let unlocked = workers
+            .iter()
+            .filter(unlocked)
+            .map(|worker| worker.id.clone())
+            .collect::<Vec<_>>();
+        self.doubted.retain(|id, _| unlocked.contains(id));
         let lost = workers
             .iter()
             .filter(|worker| dead.contains(&worker.id))
-            .filter(|worker| worker.lease_until <= now || self.doubted_for(worker) >= DOUBT)
+            .filter(|worker| {
+                (steady && worker.lease_until <= now) || self.doubted_for(worker) >= DOUBT
+            })
             .map(|worker| (worker.id.clone(), worker.lease_until))
             .collect::<Vec<_>>();
-        for id in dead {
+        for id in unlocked {
             self.doubted.entry(id).or_insert_with(Instant::now);
         }
         if lost.is_empty() {

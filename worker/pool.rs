@@ -8,10 +8,13 @@
 //! whatever it may be, inside a transaction; an attempt that outlives the worker's deadline.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,17 +73,23 @@ pub enum Exit {
     Drained,
     /// It ended with this many attempts that could not be written; rescue takes them over.
     Left(usize),
+    /// One of its loops panicked, which is a bug; what ran was handed off as far as that went.
+    Broken,
 }
 
 /// One running attempt.
 struct Attempt {
-    epoch: Epoch,
     name: String,
     begun: Instant,
+    /// When its message came.
+    received: Instant,
     receipt: Option<Receipt>,
     drain: CancellationToken,
     cut: watch::Sender<Option<Cut>>,
 }
+
+/// A worker that was taken for dead may have claimed the same task again, under a later epoch.
+type Attempts = HashMap<(TaskId, Epoch), Attempt>;
 
 /// What the loops share.
 struct Worker {
@@ -90,7 +99,7 @@ struct Worker {
     broker: Broker,
     registry: Registry,
     relay: Relay,
-    attempts: Mutex<HashMap<TaskId, Attempt>>,
+    attempts: Mutex<Attempts>,
     finished: mpsc::Sender<Finished>,
     slots: Arc<Semaphore>,
     life: watch::Sender<Life>,
@@ -99,6 +108,8 @@ struct Worker {
     quiet: CancellationToken,
     /// Try nothing again: the worker is about to end.
     give_up: CancellationToken,
+    /// One of the loops has panicked.
+    broken: CancellationToken,
     /// Everything of this worker that runs.
     tasks: TaskTracker,
 }
@@ -171,6 +182,7 @@ pub async fn run(
         deadline: watch::channel(None).0,
         quiet: CancellationToken::new(),
         give_up: CancellationToken::new(),
+        broken: CancellationToken::new(),
         tasks: tasks.clone(),
         setup,
     });
@@ -180,18 +192,19 @@ pub async fn run(
         &worker.setup.pool.queues,
         u16::try_from(slots).unwrap_or(u16::MAX),
     );
-    let intake = tasks.spawn(intake::run(Arc::clone(&worker), consumer));
-    let settling = tasks.spawn(settle::run(Arc::clone(&worker), outcomes));
-    tasks.spawn(keep::lease(Arc::clone(&worker)));
-    tasks.spawn(keep::lock(Arc::clone(&worker)));
-    tasks.spawn(maintenance::run(
+    let intake = worker.look_after("intake", intake::run(Arc::clone(&worker), consumer));
+    let settling = worker.look_after("settling", settle::run(Arc::clone(&worker), outcomes));
+    worker.look_after("lease", keep::lease(Arc::clone(&worker)));
+    worker.look_after("lock", keep::lock(Arc::clone(&worker)));
+    let maintaining = maintenance::run(
         store,
-        broker.clone(),
+        broker,
         worker.relay.clone(),
         worker.member.id.clone(),
         rules(&worker.setup),
         worker.quiet.clone(),
-    ));
+    );
+    worker.look_after("maintenance", maintaining);
     tasks.close();
     let strictness = worker.until_stop(&mut requests).await;
     let Some(strictness) = strictness else {
@@ -204,7 +217,11 @@ pub async fn run(
         tracing::warn!("the last outcomes could not be written in time");
     }
     worker.farewell(rest).await;
-    Ok(exit)
+    Ok(if worker.broken.is_cancelled() {
+        Exit::Broken
+    } else {
+        exit
+    })
 }
 
 fn rules(setup: &Setup) -> Rules {
@@ -230,7 +247,7 @@ fn lock_key(id: &WorkerId) -> i64 {
 }
 
 impl Worker {
-    fn attempts<T>(&self, with: impl FnOnce(&mut HashMap<TaskId, Attempt>) -> T) -> T {
+    fn attempts<T>(&self, with: impl FnOnce(&mut Attempts) -> T) -> T {
         with(&mut self.attempts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -251,10 +268,29 @@ impl Worker {
         }
     }
 
+    /// Runs one of the loops. A worker that has lost one is no worker: it ends, and is started anew.
+    fn look_after(
+        &self,
+        name: &'static str,
+        run: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let broken = self.broken.clone();
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+                tracing::error!(name, "a loop of the worker panicked; the worker ends");
+                broken.cancel();
+            }
+        })
+    }
+
     /// Waits for the first request to stop. `None`: end now.
     async fn until_stop(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Strictness> {
         loop {
-            match requests.recv().await {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                () = self.broken.cancelled() => None,
+            };
+            match request {
                 Some(Request::Stop) | None => return Some(Strictness::escalated(None)),
                 Some(Request::Abandon) => return None,
                 Some(Request::Print) => self.print(),
@@ -267,7 +303,7 @@ impl Worker {
         &self,
         mut strictness: Strictness,
         mut requests: mpsc::Receiver<Request>,
-        mut intake: tokio::task::JoinHandle<()>,
+        mut intake: JoinHandle<()>,
     ) -> Exit {
         let deadline = Instant::now() + self.setup.worker.room();
         self.deadline.send_replace(Some(deadline));
@@ -350,9 +386,9 @@ impl Worker {
     fn print(&self) {
         self.attempts(|attempts| {
             tracing::info!(life = self.life().as_str(), running = attempts.len(), slots = self.setup.pool.slots, "worker state");
-            for (id, attempt) in attempts.iter() {
+            for ((id, epoch), attempt) in attempts.iter() {
                 tracing::info!(
-                    task.id = %id, task.name = attempt.name, epoch = %attempt.epoch,
+                    task.id = %id, task.name = attempt.name, epoch = %epoch,
                     seconds = attempt.begun.elapsed().as_secs_f64(), held = attempt.receipt.is_some(), "attempt runs",
                 );
             }

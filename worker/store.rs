@@ -153,8 +153,16 @@ impl From<sqlx::Error> for StoreError {
         };
         let code = database.code().unwrap_or_default();
         match code.as_ref() {
-            // PostgreSQL: serialization, deadlock, lock and statement time-outs, too many connections. SQLite: busy, locked.
-            "40001" | "40P01" | "55P03" | "57014" | "53300" | "5" | "6" | "261" | "262" | "517" => {
+            // PostgreSQL: serialization, deadlock, lock and statement time-outs, too many connections, no room, no
+            // memory, read-only for now (a failover). SQLite: busy, locked, no room, a disk that fails, read-only.
+            "40001" | "40P01" | "55P03" | "57014" | "53300" | "53100" | "53200" | "53400"
+            | "25006" => Self::Busy { reason },
+            // SQLite's codes are numbers, extended ones above 255: the low byte is the class.
+            code if code.len() < 5
+                && code
+                    .parse::<u32>()
+                    .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13)) =>
+            {
                 Self::Busy { reason }
             }
             // The server goes down, or ended our session.

@@ -271,6 +271,7 @@ fn delivery(taken: Taken, place: OwnedSemaphorePermit) -> Delivery {
         queue,
         message,
         redelivered: redelivered != 0,
+        received: tokio::time::Instant::now(),
         receipt: super::Receipt::Embedded(Receipt { seq, _place: place }),
     }
 }

@@ -2,7 +2,7 @@
 //! takes acknowledgements, and recovery by us: a connection that ends is made anew, and with it everything
 //! on it. An attempt never notices: its lease, not its delivery, keeps the task.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BrokerError, CALL_TIMEOUT, Delivery, Outgoing};
+use super::{BrokerError, CALL_TIMEOUT, Delivery, Outgoing, is_unreadable_queue};
 use crate::codec::Message;
 
 mod table;
@@ -68,10 +69,28 @@ struct Publisher {
 #[derive(Debug)]
 struct Link {
     channel: Channel,
+    /// Tags to acknowledge go to the one task that does so: two that send at once could acknowledge a tag twice,
+    /// and RabbitMQ closes the channel over that.
+    acks: mpsc::UnboundedSender<(Vec<u64>, oneshot::Sender<()>)>,
     /// Tags not acknowledged yet; true: may be.
-    open: StdMutex<BTreeMap<u64, bool>>,
+    open: Arc<StdMutex<BTreeMap<u64, bool>>>,
     // The connection ends with its last channel's last receipt.
-    _connection: Arc<Connection>,
+    connection: Arc<Connection>,
+}
+
+impl Link {
+    fn new(connection: Arc<Connection>, channel: Channel, tasks: &TaskTracker) -> Self {
+        // As many as there are deliveries, which the prefetch bounds.
+        let (acks, orders) = mpsc::unbounded_channel();
+        let open = Arc::default();
+        tasks.spawn(acknowledge(channel.clone(), Arc::clone(&open), orders));
+        Self {
+            channel,
+            acks,
+            open,
+            connection,
+        }
+    }
 }
 
 /// The right to acknowledge one delivery on its channel.
@@ -112,8 +131,11 @@ impl Rabbit {
         connect(&self.config, role).await
     }
 
-    /// The publishing channel, and the queues made sure of.
-    async fn publisher(&self, queues: &HashSet<String>) -> Result<Channel, BrokerError> {
+    /// The publishing channel, and which of the queues cannot be had.
+    async fn publisher(
+        &self,
+        queues: &HashSet<String>,
+    ) -> Result<(Channel, HashMap<String, BrokerError>), BrokerError> {
         let mut slot = self.publisher.lock().await;
         if slot
             .as_ref()
@@ -134,13 +156,21 @@ impl Rabbit {
                 })
             }
         };
+        let mut refused = HashMap::new();
         for queue in queues {
-            if !publisher.declared.contains(queue) {
-                declare(&publisher.connection, queue, self.config.queue_kind).await?;
-                publisher.declared.insert(queue.clone());
+            if publisher.declared.contains(queue) {
+                continue;
+            }
+            match declare(&publisher.connection, queue, self.config.queue_kind).await {
+                Ok(()) => {
+                    publisher.declared.insert(queue.clone());
+                }
+                Err(error) => {
+                    refused.insert(queue.clone(), error);
+                }
             }
         }
-        Ok(publisher.channel.clone())
+        Ok((publisher.channel.clone(), refused))
     }
 
     async fn drop_publisher(&self) {
@@ -152,19 +182,36 @@ impl Rabbit {
             .iter()
             .map(|message| message.queue.clone())
             .collect();
-        let channel = match self.publisher(&queues).await {
-            Ok(channel) => channel,
+        let (channel, refused) = match self.publisher(&queues).await {
+            Ok(made) => made,
             Err(error) => return vec![Err(error); messages.len()],
         };
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages {
+            // One queue that cannot be had is no matter of the others.
+            if let Some(error) = refused.get(&message.queue) {
+                confirms.push(Err(error.clone()));
+                continue;
+            }
             let options = BasicPublishOptions {
                 mandatory: true,
                 ..BasicPublishOptions::default()
             };
-            let (queue, properties) = (message.queue.as_str().into(), properties(&message.message));
-            let sent =
-                channel.basic_publish("".into(), queue, options, &message.message.body, properties);
+            let queue = match queue_name(&message.queue) {
+                Ok(queue) => queue,
+                Err(error) => {
+                    confirms.push(Err(error));
+                    continue;
+                }
+            };
+            let body = &message.message.body;
+            let sent = channel.basic_publish(
+                "".into(),
+                queue,
+                options,
+                body,
+                properties(&message.message),
+            );
             confirms.push(limited(sent).await);
         }
         let answers = join_all(confirms.into_iter().map(async |confirm| {
@@ -183,16 +230,18 @@ impl Rabbit {
             }
         }))
         .await;
-        if answers.iter().any(Result::is_err) {
+        if answers
+            .iter()
+            .any(|answer| matches!(answer, Err(BrokerError::Away(_))))
+        {
             self.drop_publisher().await;
         }
         answers
     }
 
     pub(super) async fn declare(&self, queues: &[String]) -> Result<(), BrokerError> {
-        self.publisher(&queues.iter().cloned().collect())
-            .await
-            .map(drop)
+        let (_, refused) = self.publisher(&queues.iter().cloned().collect()).await?;
+        refused.into_values().next().map_or(Ok(()), Err)
     }
 
     pub(super) async fn depth(&self, queue: &str) -> Result<u64, BrokerError> {
@@ -209,7 +258,8 @@ impl Rabbit {
             ..QueueDeclareOptions::default()
         };
         let found =
-            limited(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+            limited(channel.queue_declare(queue_name(queue)?, options, FieldTable::default()))
+                .await?;
         let depth = u64::from(found.message_count());
         let _ended = limited(channel.close(200, "done".into())).await;
         Ok(depth)
@@ -227,6 +277,7 @@ impl Rabbit {
             queues: queues.to_vec(),
             prefetch,
             out,
+            tasks: self.tasks.clone(),
         };
         self.tasks.spawn(feed.run(quiet));
     }
@@ -248,6 +299,11 @@ async fn connect(config: &RabbitConfig, role: &str) -> Result<Connection, Broker
     limited(Connection::connect(&config.url, properties)).await
 }
 
+/// A property that does not fit AMQP's 255 bytes is left out: the body says the same.
+fn short(text: Option<&String>) -> Option<ShortString> {
+    ShortString::try_new(text?.as_str()).ok()
+}
+
 fn properties(message: &Message) -> BasicProperties {
     let Message {
         content_type,
@@ -259,22 +315,28 @@ fn properties(message: &Message) -> BasicProperties {
         body: _,
     } = message;
     let mut properties = BasicProperties::default().with_delivery_mode(2);
-    if let Some(text) = content_type {
-        properties = properties.with_content_type(text.as_str().into());
+    if let Some(text) = short(content_type.as_ref()) {
+        properties = properties.with_content_type(text);
     }
-    if let Some(text) = content_encoding {
-        properties = properties.with_content_encoding(text.as_str().into());
+    if let Some(text) = short(content_encoding.as_ref()) {
+        properties = properties.with_content_encoding(text);
     }
-    if let Some(text) = correlation_id {
-        properties = properties.with_correlation_id(text.as_str().into());
+    if let Some(text) = short(correlation_id.as_ref()) {
+        properties = properties.with_correlation_id(text);
     }
-    if let Some(text) = reply_to {
-        properties = properties.with_reply_to(text.as_str().into());
+    if let Some(text) = short(reply_to.as_ref()) {
+        properties = properties.with_reply_to(text);
     }
     if let Some(priority) = priority {
         properties = properties.with_priority(*priority);
     }
     properties.with_headers(table::to_amqp(headers))
+}
+
+/// A queue's name as AMQP writes it.
+fn queue_name(queue: &str) -> Result<ShortString, BrokerError> {
+    ShortString::try_new(queue)
+        .map_err(|_| BrokerError::Refused(format!("queue name {queue:?} is longer than 255 bytes")))
 }
 
 /// Makes sure of one queue, on a channel of its own: a refusal closes the channel.
@@ -284,13 +346,16 @@ async fn declare(connection: &Connection, queue: &str, kind: QueueKind) -> Resul
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let there = limited(channel.queue_declare(queue.into(), passive, FieldTable::default())).await;
+    let there =
+        limited(channel.queue_declare(queue_name(queue)?, passive, FieldTable::default())).await;
     if there.is_ok() {
         let _ended = limited(channel.close(200, "done".into())).await;
         return Ok(());
     }
     let mut arguments = FieldTable::default();
     match kind {
+        // Ours, whoever declares the rest.
+        QueueKind::Passive if is_unreadable_queue(queue) => {}
         QueueKind::Passive => {
             return Err(BrokerError::Refused(format!(
                 "queue {queue:?} is not there, and broker.queue_type = \"passive\" declares none: have its producer declare it, or set \"quorum\" or \"classic\""
@@ -309,7 +374,7 @@ async fn declare(connection: &Connection, queue: &str, kind: QueueKind) -> Resul
         durable: true,
         ..QueueDeclareOptions::default()
     };
-    limited(channel.queue_declare(queue.into(), options, arguments)).await?;
+    limited(channel.queue_declare(queue_name(queue)?, options, arguments)).await?;
     let _ended = limited(channel.close(200, "done".into())).await;
     Ok(())
 }
@@ -320,6 +385,7 @@ struct Feed {
     queues: Vec<String>,
     prefetch: u16,
     out: mpsc::Sender<Delivery>,
+    tasks: TaskTracker,
 }
 
 /// Why a session with the broker ended.
@@ -332,7 +398,7 @@ impl Feed {
     async fn run(self, quiet: CancellationToken) {
         let mut wait = BACK_OFF.0;
         loop {
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             let end = tokio::select! {
                 biased;
                 end = self.session(&quiet) => end,
@@ -373,11 +439,7 @@ impl Feed {
         }
         let channel = limited(connection.create_channel()).await?;
         limited(channel.basic_qos(self.prefetch, BasicQosOptions::default())).await?;
-        let link = Arc::new(Link {
-            channel,
-            open: StdMutex::default(),
-            _connection: connection,
-        });
+        let link = Arc::new(Link::new(connection, channel, &self.tasks));
         let mut streams = SelectAll::new();
         for queue in &self.queues {
             streams.push(self.subscribe(&link, queue).await?);
@@ -397,7 +459,7 @@ impl Feed {
                 // Canceled by the broker (the queue was deleted, its leader moved, a consumer timeout of 4.3): consume again.
                 None => {
                     tracing::warn!(%queue, "the broker canceled the consumer");
-                    declare(&link._connection, &queue, self.config.queue_kind).await?;
+                    declare(&link.connection, &queue, self.config.queue_kind).await?;
                     streams.push(self.subscribe(&link, &queue).await?);
                 }
             }
@@ -463,6 +525,7 @@ impl Feed {
             queue,
             message,
             redelivered,
+            received: Instant::now(),
             receipt: super::Receipt::Rabbit(receipt),
         };
         if self.out.send(delivery).await.is_err() {
@@ -496,11 +559,36 @@ fn message(delivery: lapin::message::Delivery) -> Message {
     }
 }
 
-/// Acknowledges: one frame for all tags up to the first that is still open, one for each beyond.
+/// Acknowledges, and waits until it is said to the broker.
 pub(super) async fn ack(receipts: Vec<Receipt>) {
+    let mut said = Vec::new();
     for (link, tags) in by_link(receipts) {
+        let (done, wait) = oneshot::channel();
+        if link.acks.send((tags, done)).is_ok() {
+            said.push(wait);
+        }
+    }
+    for wait in said {
+        // An error means that the channel has ended: its deliveries will come again and be dropped.
+        let _ended = wait.await;
+    }
+}
+
+/// The one task of a channel that acknowledges: one frame for all tags up to the first that is still open,
+/// one for each beyond.
+async fn acknowledge(
+    channel: Channel,
+    open: Arc<StdMutex<BTreeMap<u64, bool>>>,
+    mut orders: mpsc::UnboundedReceiver<(Vec<u64>, oneshot::Sender<()>)>,
+) {
+    let mut batch = Vec::new();
+    while orders.recv_many(&mut batch, 64).await > 0 {
+        let tags = batch
+            .iter()
+            .flat_map(|(tags, _)| tags.iter().copied())
+            .collect::<Vec<_>>();
         let (upto, single) = settle(
-            &mut link.open.lock().unwrap_or_else(PoisonError::into_inner),
+            &mut open.lock().unwrap_or_else(PoisonError::into_inner),
             &tags,
         );
         let mut frames = single
@@ -509,12 +597,15 @@ pub(super) async fn ack(receipts: Vec<Receipt>) {
             .collect::<Vec<_>>();
         frames.extend(upto.map(|tag| (tag, true)));
         for (tag, multiple) in frames {
-            if let Err(error) =
-                limited(link.channel.basic_ack(tag, BasicAckOptions { multiple })).await
+            if let Err(error) = limited(channel.basic_ack(tag, BasicAckOptions { multiple })).await
             {
                 tracing::debug!(%error, "an acknowledgement was lost with its channel; the delivery will come again and be dropped");
                 break;
             }
+        }
+        for (_, done) in batch.drain(..) {
+            // Whoever asked may have stopped waiting.
+            let _gone = done.send(());
         }
     }
 }

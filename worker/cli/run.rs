@@ -51,6 +51,7 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool }: Arguments) -> A
                 tracing::warn!(attempts, "ended; rescue takes over what ran");
                 ExitCode::from(LEFT)
             }
+            Exit::Broken => ExitCode::FAILURE,
         },
     )
 }

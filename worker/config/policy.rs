@@ -14,7 +14,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How often and how long one kind of task is tried.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Policy {
-    /// After so many failed attempts a task is a dead letter, 1 to 1000. Default 5.
+    /// After so many failed attempts a task is a dead letter, 1 to 1000. Default 10,
+    /// which with the default delays outlasts a backend that is away for half an hour.
     pub attempts: u32,
     /// The delay after the first failure, 10 ms to 7 days. Default 5 s.
     #[serde(serialize_with = "serialize_duration")]
@@ -33,7 +34,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            attempts: 5,
+            attempts: 10,
             backoff_min: Duration::from_secs(5),
             backoff_max: Duration::from_secs(600),
             jitter: 0.2,

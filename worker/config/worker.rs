@@ -18,7 +18,7 @@ pub struct Worker {
     /// How long a worker that nobody hears of still owns its tasks, 3 s to 1 h. Default 15 s.
     #[serde(serialize_with = "serialize_duration")]
     pub lease: Duration,
-    /// How long an attempt keeps its message unacknowledged, at most 25 min: RabbitMQ closes the
+    /// How long an attempt keeps its message unacknowledged, 1 s to 25 min, counted from its delivery: RabbitMQ closes the
     /// channel after 30. Default 10 min.
     #[serde(serialize_with = "serialize_duration")]
     pub hold: Duration,
@@ -52,7 +52,7 @@ impl Worker {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         Self {
             lease: section.duration("lease", 3 * SECOND..=HOUR, 15 * SECOND),
-            hold: section.duration("hold", Duration::ZERO..=25 * MINUTE, 10 * MINUTE),
+            hold: section.duration("hold", SECOND..=25 * MINUTE, 10 * MINUTE),
             grace: section.duration("grace", SECOND..=7 * DAY, 30 * SECOND),
             margin: section.duration("margin", Duration::ZERO..=HOUR, 2 * SECOND),
             checkpoint_every: section.duration(

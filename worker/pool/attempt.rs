@@ -31,7 +31,7 @@ pub(super) fn start(
     worker: &Arc<Worker>,
     task: Task,
     claimed: Claimed,
-    receipt: Receipt,
+    (receipt, received): (Receipt, Instant),
     place: OwnedSemaphorePermit,
 ) {
     let task = Arc::new(task);
@@ -51,15 +51,16 @@ pub(super) fn start(
         async move { Err(anyhow::anyhow!("no handler for {name:?}")) }.boxed()
     });
     let entry = Attempt {
-        epoch: claimed.epoch,
         name: task.name.clone(),
         begun: Instant::now(),
         receipt: Some(receipt),
+        received,
         drain: drain.clone(),
         cut,
     };
     tracing::debug!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt begun");
-    worker.attempts(|attempts| attempts.insert(task.id.clone(), entry));
+    let key = (task.id.clone(), claimed.epoch);
+    worker.attempts(|attempts| attempts.insert(key, entry));
     let attempt = Run {
         worker: Arc::clone(worker),
         task,

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use super::decide::{Triage, triage};
 use super::{Worker, attempt};
-use crate::broker::{Consumer, Delivery, Outgoing, Receipt};
+use crate::broker::{Consumer, Delivery, Outgoing, Receipt, unreadable_queue};
 use crate::codec::{self, Unreadable};
 use crate::crash;
 use crate::id::{Epoch, WorkerId};
@@ -28,6 +29,7 @@ struct Incoming {
     task: Task,
     receipt: Receipt,
     redelivered: bool,
+    received: Instant,
     /// The dead worker whose task this is.
     heir_of: Option<(WorkerId, Epoch)>,
 }
@@ -136,9 +138,13 @@ async fn take(
     for (incoming, answer) in claims.into_iter().zip(answers) {
         match answer {
             ClaimAnswer::Claimed(claimed) => match places.pop() {
-                Some(place) => {
-                    attempt::start(worker, incoming.task, claimed, incoming.receipt, place)
-                }
+                Some(place) => attempt::start(
+                    worker,
+                    incoming.task,
+                    claimed,
+                    (incoming.receipt, incoming.received),
+                    place,
+                ),
                 None => {
                     tracing::error!(task.id = %incoming.task.id, "a claim had no slot; rescue takes it over")
                 }
@@ -177,6 +183,7 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
         queue,
         message,
         redelivered,
+        received,
         receipt,
     } = delivery;
     match codec::decode(&message, &queue) {
@@ -187,6 +194,7 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
                     task,
                     receipt,
                     redelivered,
+                    received,
                     heir_of: None,
                 },
                 known,
@@ -197,11 +205,6 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
             None
         }
     }
-}
-
-/// Where messages of `queue` go that cannot be read.
-pub(super) fn unreadable_queue(queue: &str) -> String {
-    format!("{queue}.unreadable")
 }
 
 async fn set_unreadable(
@@ -321,6 +324,7 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
     let Incoming {
         task,
         receipt,
+        received,
         heir_of,
         ..
     } = incoming;
@@ -337,7 +341,7 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
     match answer {
         Some(Some(claimed)) => {
             tracing::info!(task.id = %task.id, task.name, epoch = %claimed.epoch, dead = %owner, "task taken over from a dead worker");
-            attempt::start(worker, task, claimed, receipt, place);
+            attempt::start(worker, task, claimed, (receipt, received), place);
         }
         // Somebody was faster, or it has ended too many workers and rescue will say so.
         Some(None) => worker.broker.ack(vec![receipt]).await,

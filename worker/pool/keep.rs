@@ -1,5 +1,6 @@
 //! Staying alive in the store's eyes: the lease, the lock, and what both tell about our attempts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,15 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::decide::Cut;
+use crate::id::{Epoch, TaskId};
 use crate::lifecycle::Life;
-use crate::store::{Held, StoreError};
+use crate::store::{Held, Settlement, State, StoreError};
 
 /// How often the lock's connection is looked after: far more often than rescue believes in its loss.
 const LOCK_LOOK: Duration = Duration::from_millis(300);
 
+/// A task is orphaned after this long: claims and outcomes on their way take far less.
+const ORPHANED: Duration = Duration::from_secs(5);
 /// How often parked tasks are looked for: a worker that does not know a name may park it at any time.
 const UNPARK: Duration = Duration::from_secs(15);
 
@@ -20,13 +24,14 @@ const UNPARK: Duration = Duration::from_secs(15);
 pub(super) async fn lease(worker: Arc<Worker>) {
     let every = worker.setup.worker.lease / 3;
     let mut unparked = Instant::now();
+    let mut orphans = HashMap::new();
     let mut next = Instant::now() + every.min(Duration::from_secs(1));
     loop {
         tokio::select! {
             () = worker.give_up.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
         }
-        let wait = match renew(&worker).await {
+        let wait = match renew(&worker, &mut orphans).await {
             Ok(()) => every,
             Err(error) => {
                 tracing::warn!(%error, "the lease could not be renewed; attempts go on");
@@ -50,7 +55,10 @@ async fn unpark(worker: &Worker) {
     }
 }
 
-async fn renew(worker: &Worker) -> Result<(), StoreError> {
+async fn renew(
+    worker: &Worker,
+    orphans: &mut HashMap<(TaskId, Epoch), Instant>,
+) -> Result<(), StoreError> {
     let (id, lease) = (&worker.member.id, worker.setup.worker.lease);
     let life = match worker.life() {
         Life::Starting | Life::Running => Life::Running,
@@ -58,12 +66,7 @@ async fn renew(worker: &Worker) -> Result<(), StoreError> {
     };
     worker.store.anchor_clock().await?;
     // Taken before the store is asked: what is claimed in between is missing from neither.
-    let ours = worker.attempts(|attempts| {
-        attempts
-            .iter()
-            .map(|(id, attempt)| (id.clone(), attempt.epoch))
-            .collect::<Vec<_>>()
-    });
+    let ours = worker.attempts(|attempts| attempts.keys().cloned().collect::<Vec<_>>());
     if !worker.store.renew(id, life.as_str(), lease).await? {
         tracing::warn!(worker = %id, "the worker was given up for dead while it lived; it joins again");
         worker.store.hold(&worker.member).await?;
@@ -72,25 +75,65 @@ async fn renew(worker: &Worker) -> Result<(), StoreError> {
             .join(&worker.member, life.as_str(), lease)
             .await?;
     }
-    if ours.is_empty() {
-        return Ok(());
-    }
     let held = worker.store.held(id).await?;
-    for (task, epoch) in ours {
+    for key in ours {
         let cut = match held
             .iter()
-            .find(|held| held.id == task && held.epoch == epoch)
+            .find(|held| held.id == key.0 && held.epoch == key.1)
         {
             None => Cut::Lost,
             Some(Held { cancel: 1, .. }) => Cut::Canceled,
             Some(_) => continue,
         };
         worker.attempts(|attempts| {
-            if let Some(attempt) = attempts.get(&task).filter(|attempt| attempt.epoch == epoch) {
+            if let Some(attempt) = attempts.get(&key) {
                 attempt.cut(cut);
             }
         });
     }
+    give_up_orphans(worker, held, orphans).await
+}
+
+/// Tasks that the store says we run and that we do not: a claim whose answer was lost, an outcome that was
+/// refused. What is so at two looks in a row is no claim or settlement under way, and runs again.
+async fn give_up_orphans(
+    worker: &Worker,
+    held: Vec<Held>,
+    orphans: &mut HashMap<(TaskId, Epoch), Instant>,
+) -> Result<(), StoreError> {
+    let missing = worker.attempts(|attempts| {
+        held.into_iter()
+            .map(|held| (held.id, held.epoch))
+            .filter(|key| !attempts.contains_key(key))
+            .collect::<Vec<_>>()
+    });
+    orphans.retain(|key, _| missing.contains(key));
+    for key in missing {
+        orphans.entry(key).or_insert_with(Instant::now);
+    }
+    let lost = orphans
+        .iter()
+        .filter(|(_, since)| since.elapsed() >= ORPHANED)
+        .map(|(key, _)| key.clone())
+        .collect::<Vec<_>>();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(
+        tasks = lost.len(),
+        "tasks that this worker holds and does not run are given back"
+    );
+    let again = Settlement {
+        state: Some(State::Queued),
+        interrupted: true,
+        ..Settlement::default()
+    };
+    let items = lost
+        .into_iter()
+        .map(|(id, epoch)| (id, epoch, again.clone()))
+        .collect::<Vec<_>>();
+    let (_, rings) = worker.store.settle(&items).await?;
+    worker.relay.publish(rings).await;
     Ok(())
 }
 
@@ -100,7 +143,7 @@ async fn release_held(worker: &Worker) {
     let receipts = worker.attempts(|attempts| {
         attempts
             .values_mut()
-            .filter(|attempt| attempt.begun.elapsed() >= hold)
+            .filter(|attempt| attempt.received.elapsed() >= hold)
             .filter_map(|attempt| attempt.receipt.take())
             .collect::<Vec<_>>()
     });

@@ -1,5 +1,6 @@
 //! Outcomes become rows: all that are ready share one commit, then their deliveries are acknowledged.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::decide::{self, Verdict};
 use crate::config::PoolKind;
 use crate::crash;
 use crate::id::{Epoch, TaskId};
-use crate::store::{Ring, Settlement, StoreError};
+use crate::store::{Op, Ring, Settlement, State, StoreError};
+use crate::task::Task;
 
 /// Outcomes that share a commit, and the most that wait for one.
 pub(super) const BATCH: usize = 256;
@@ -19,6 +21,14 @@ pub(super) const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_millis(250);
 
 type Item = (TaskId, Epoch, Settlement);
+
+/// An outcome on its way, and what to write if the store refuses it.
+struct Settling {
+    item: Item,
+    refused: Settlement,
+    with: Vec<Op>,
+    follow: Vec<Task>,
+}
 
 /// Settles until the worker gives up and nothing waits.
 pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finished>) {
@@ -34,20 +44,16 @@ pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finish
         }
         let (mut plain, mut over) = (Vec::with_capacity(count), Vec::new());
         for finished in batch.drain(..) {
-            let id = finished.task.id.clone();
+            let key = (finished.task.id.clone(), finished.claimed.epoch);
             match judge(&worker, finished) {
-                None => over.push(id),
-                Some((item, Verdict { with, follow, .. }))
-                    if with.is_empty() && follow.is_empty() =>
-                {
-                    plain.push(item)
+                None => over.push(key),
+                Some(settling) if settling.with.is_empty() && settling.follow.is_empty() => {
+                    plain.push(settling)
                 }
-                Some((item, verdict)) => {
+                Some(settling) => {
                     let worker = Arc::clone(&worker);
-                    worker
-                        .tasks
-                        .clone()
-                        .spawn(async move { publish(&worker, item, verdict).await });
+                    let tasks = worker.tasks.clone();
+                    tasks.spawn(async move { publish(&worker, settling).await });
                 }
             }
         }
@@ -58,7 +64,7 @@ pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finish
     }
 }
 
-fn judge(worker: &Worker, finished: Finished) -> Option<(Item, Verdict)> {
+fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
     let Finished {
         task,
         claimed,
@@ -70,16 +76,19 @@ fn judge(worker: &Worker, finished: Finished) -> Option<(Item, Verdict)> {
         PoolKind::Elastic { .. } | PoolKind::Pinned => None,
     };
     let policy = worker.setup.policies.get(&task.name);
-    let verdict = decide::verdict(ended, &task, &claimed, policy, random(), elsewhere);
-    let Some(verdict) = verdict else {
+    let random = random();
+    let verdict = decide::verdict(ended, &task, &claimed, policy, random, elsewhere);
+    let Some(Verdict {
+        settlement,
+        with,
+        follow,
+    }) = verdict
+    else {
         tracing::warn!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt dropped: its lease is lost");
         return None;
     };
-    let state = verdict
-        .settlement
-        .state
-        .map_or("done", crate::store::State::as_str);
-    match &verdict.settlement.reason {
+    let state = settlement.state.map_or("done", State::as_str);
+    match &settlement.reason {
         Some(reason) => {
             tracing::info!(task.id = %task.id, task.name, epoch = %claimed.epoch, state, reason, "attempt ended")
         }
@@ -87,10 +96,19 @@ fn judge(worker: &Worker, finished: Finished) -> Option<(Item, Verdict)> {
             tracing::debug!(task.id = %task.id, task.name, epoch = %claimed.epoch, state, "attempt ended")
         }
     }
-    Some((
-        (task.id.clone(), claimed.epoch, verdict.settlement.clone()),
-        verdict,
-    ))
+    let refused = decide::failed(
+        "the store refused its outcome".into(),
+        false,
+        &claimed,
+        policy,
+        random,
+    );
+    Some(Settling {
+        item: (task.id.clone(), claimed.epoch, settlement),
+        refused,
+        with,
+        follow,
+    })
 }
 
 /// 0 to 1, to spread retries.
@@ -103,38 +121,63 @@ fn random() -> f64 {
 }
 
 /// Writes outcomes that need nothing else, all in one commit.
-async fn settle(worker: &Worker, items: Vec<Item>) {
+async fn settle(worker: &Worker, batch: Vec<Settling>) {
     crash::point("settle:ready");
-    let answer = patiently(worker, || worker.store.settle(&items)).await;
-    let ids = items
+    let items = batch
         .iter()
-        .map(|(id, _, _)| id.clone())
+        .map(|settling| settling.item.clone())
         .collect::<Vec<_>>();
-    match answer {
-        Some(Ok((settled, rings))) => {
-            for (id, epoch, _) in items.iter().filter(|(id, _, _)| !settled.contains(id)) {
-                tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
+    match patiently(worker, || worker.store.settle(&items)).await {
+        Some(Ok((settled, rings))) => stored(worker, &items, &settled, rings).await,
+        // One outcome that the store refuses is no matter of the others.
+        Some(Err(error)) if batch.len() > 1 => {
+            tracing::warn!(%error, outcomes = batch.len(), "outcomes were refused together; each is tried alone");
+            for settling in batch {
+                Box::pin(settle(worker, vec![settling])).await;
             }
-            crash::point("settle:stored");
-            worker.relay.publish(rings).await;
-            forget(worker, ids).await;
-            crash::point("settle:acknowledged");
         }
         Some(Err(error)) => {
-            tracing::error!(%error, tasks = ids.len(), "outcomes were refused by the store; rescue runs the tasks again");
-            worker.attempts(|attempts| ids.iter().for_each(|id| drop(attempts.remove(id))));
+            for Settling {
+                item: (id, epoch, _),
+                refused,
+                ..
+            } in batch
+            {
+                refuse(worker, id, epoch, refused, &error).await;
+            }
         }
         None => tracing::warn!(
-            tasks = ids.len(),
+            tasks = items.len(),
             "outcomes could not be written; rescue runs the tasks again"
         ),
     }
 }
 
+async fn stored(worker: &Worker, items: &[Item], settled: &HashSet<TaskId>, rings: Vec<Ring>) {
+    for (id, epoch, _) in items.iter().filter(|(id, _, _)| !settled.contains(id)) {
+        tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
+    }
+    crash::point("settle:stored");
+    worker.relay.publish(rings).await;
+    forget(
+        worker,
+        items
+            .iter()
+            .map(|(id, epoch, _)| (id.clone(), *epoch))
+            .collect(),
+    )
+    .await;
+    crash::point("settle:acknowledged");
+}
+
 /// Writes one outcome with what belongs to it.
-async fn publish(worker: &Worker, item: Item, verdict: Verdict) {
-    let (id, epoch, settlement) = item;
-    let Verdict { with, follow, .. } = verdict;
+async fn publish(worker: &Worker, settling: Settling) {
+    let Settling {
+        item: (id, epoch, settlement),
+        refused,
+        with,
+        follow,
+    } = settling;
     crash::point("publish:ready");
     let answer = patiently(worker, || {
         worker
@@ -145,40 +188,51 @@ async fn publish(worker: &Worker, item: Item, verdict: Verdict) {
     match answer {
         Some(Ok(rings)) => {
             crash::point("publish:stored");
-            published(worker, id, rings).await;
+            worker.relay.publish(rings).await;
+            forget(worker, vec![(id, epoch)]).await;
+            crash::point("publish:acknowledged");
         }
         Some(Err(StoreError::Stale { command: "settle" })) => {
             tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
-            forget(worker, vec![id]).await;
+            forget(worker, vec![(id, epoch)]).await;
         }
-        // What the handler wanted written does not hold (any more): that is a failure, and its task's policy decides.
-        Some(Err(error)) => {
-            let failed = Settlement {
-                state: Some(crate::store::State::Waiting),
-                delay: 1000,
-                failed: true,
-                reason: Some(format!("its result could not be published: {error}")),
-                ..Settlement::default()
-            };
-            settle(worker, vec![(id, epoch, failed)]).await;
-        }
+        Some(Err(error)) => refuse(worker, id, epoch, refused, &error).await,
         None => {
             tracing::warn!(task.id = %id, "an outcome could not be written; rescue runs the task again")
         }
     }
 }
 
-async fn published(worker: &Worker, id: TaskId, rings: Vec<Ring>) {
-    worker.relay.publish(rings).await;
-    forget(worker, vec![id]).await;
-    crash::point("publish:acknowledged");
+/// What the handler wanted written does not hold, or cannot be: a failure, and the policy of the task decides.
+async fn refuse(
+    worker: &Worker,
+    id: TaskId,
+    epoch: Epoch,
+    refused: Settlement,
+    error: &StoreError,
+) {
+    let reason = format!("its outcome could not be stored: {error}");
+    tracing::error!(task.id = %id, epoch = %epoch, %error, "an outcome was refused by the store");
+    let items = [(
+        id.clone(),
+        epoch,
+        Settlement {
+            reason: Some(reason),
+            ..refused
+        },
+    )];
+    match patiently(worker, || worker.store.settle(&items)).await {
+        Some(Ok((settled, rings))) => stored(worker, &items, &settled, rings).await,
+        // Nobody runs it now, which its worker's next look at the store finds out.
+        Some(Err(_)) | None => forget(worker, vec![(id, epoch)]).await,
+    }
 }
 
 /// Attempts that are over: their deliveries can go.
-async fn forget(worker: &Worker, ids: Vec<TaskId>) {
+async fn forget(worker: &Worker, keys: Vec<(TaskId, Epoch)>) {
     let receipts = worker.attempts(|attempts| {
-        ids.iter()
-            .filter_map(|id| attempts.remove(id)?.receipt)
+        keys.iter()
+            .filter_map(|key| attempts.remove(key)?.receipt)
             .collect::<Vec<_>>()
     });
     worker.broker.ack(receipts).await;

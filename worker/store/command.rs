@@ -47,6 +47,7 @@ impl Op {
             command: sql.name,
             reason: error.to_string(),
         })?;
+        let rows = without_nul(rows);
         Ok(Self {
             sql,
             rows,
@@ -74,6 +75,29 @@ impl Op {
     }
 }
 
+/// PostgreSQL's text holds no NUL; U+FFFD stands for it. JSON writes it as `\\u0000`, and a backslash as two.
+fn without_nul(json: String) -> String {
+    const NUL: &str = "\\u0000";
+    if !json.contains(NUL) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let (escape, after) = match from.strip_prefix(NUL) {
+            Some(after) => ("\u{fffd}", after),
+            // A backslash and what it escapes, which is one byte.
+            None => from.split_at(from.len().min(2)),
+        };
+        out.push_str(escape);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// The rows of one statement as values of `T`.
 pub(crate) fn typed<T: DeserializeOwned>(rows: Vec<Row>) -> Result<Vec<T>, StoreError> {
     rows.into_iter()
@@ -84,4 +108,16 @@ pub(crate) fn typed<T: DeserializeOwned>(rows: Vec<Row>) -> Result<Vec<T>, Store
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_replaced_and_a_written_out_escape_is_not() {
+        let json = serde_json::to_string(&["a\0b", r"a\u0000b", "\\\0", "\n"]).unwrap();
+        let back: Vec<String> = serde_json::from_str(&without_nul(json)).unwrap();
+        assert_eq!(back, ["a\u{fffd}b", r"a\u0000b", "\\\u{fffd}", "\n"]);
+    }
 }

@@ -13,11 +13,13 @@ use super::{StoreConfig, StoreError};
 use crate::clock::Millis;
 
 /// A statement may take this long: bulk chunks take far less, so longer means trouble.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A lock may be waited for this long; commands hold theirs for milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// No command thinks inside a transaction; a connection that does is broken.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server that has not answered by then is gone, whatever its connection says.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The two pools.
 pub(crate) struct Postgres {
@@ -53,23 +55,14 @@ impl Postgres {
 
     pub(crate) async fn run(&self, ops: &[Op], now: Millis) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut connection = self.commands.acquire().await?;
-        if let [op] = ops {
-            return Ok(vec![execute(&mut connection, op, now).await?]);
-        }
-        let mut transaction = connection.begin().await?;
-        let mut answers = Vec::with_capacity(ops.len());
-        for op in ops {
-            let rows = execute(&mut transaction, op, now).await?;
-            if op.guard == Guard::Some && rows.is_empty() {
-                transaction.rollback().await?;
-                return Err(StoreError::Stale {
-                    command: op.sql.name,
-                });
+        match tokio::time::timeout(ANSWER_TIMEOUT, run_on(&mut connection, ops, now)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Whatever it was doing, nobody will use it again.
+                connection.close_on_drop();
+                Err(silent())
             }
-            answers.push(rows);
         }
-        transaction.commit().await?;
-        Ok(answers)
     }
 
     pub(crate) async fn read(
@@ -79,9 +72,11 @@ impl Postgres {
         now: Millis,
     ) -> Result<Vec<Row>, StoreError> {
         let text = sql.for_dialect(Dialect::Postgres);
-        let found = sqlx::query_with(text, arguments(text, rows, now, None)?)
-            .fetch_all(&self.readers)
-            .await?;
+        let read =
+            sqlx::query_with(text, arguments(text, rows, now, None)?).fetch_all(&self.readers);
+        let found = tokio::time::timeout(ANSWER_TIMEOUT, read)
+            .await
+            .map_err(|_| silent())??;
         found.iter().map(decode).collect()
     }
 
@@ -144,11 +139,13 @@ impl Postgres {
     /// Takes the session lock `key` on a connection of its own, anew if that connection has ended.
     pub(crate) async fn hold(&self, key: i64) -> Result<(), StoreError> {
         let mut slot = self.lock.lock().await;
-        if let Some(connection) = slot.as_mut()
-            && connection.ping().await.is_ok()
-        {
-            return Ok(());
+        if let Some(connection) = slot.as_mut() {
+            let answers = tokio::time::timeout(LOCK_TIMEOUT, connection.ping()).await;
+            if matches!(answers, Ok(Ok(()))) {
+                return Ok(());
+            }
         }
+        *slot = None;
         let mut connection = PgConnection::connect_with(&self.options).await?;
         let taken: bool = sqlx::query("select pg_try_advisory_lock($1)")
             .bind(key)
@@ -260,6 +257,36 @@ fn arguments(
         reason: error.to_string(),
     })?;
     Ok(arguments)
+}
+
+fn silent() -> StoreError {
+    StoreError::Away {
+        reason: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
+    }
+}
+
+async fn run_on(
+    connection: &mut PgConnection,
+    ops: &[Op],
+    now: Millis,
+) -> Result<Vec<Vec<Row>>, StoreError> {
+    if let [op] = ops {
+        return Ok(vec![execute(connection, op, now).await?]);
+    }
+    let mut transaction = connection.begin().await?;
+    let mut answers = Vec::with_capacity(ops.len());
+    for op in ops {
+        let rows = execute(&mut transaction, op, now).await?;
+        if op.guard == Guard::Some && rows.is_empty() {
+            transaction.rollback().await?;
+            return Err(StoreError::Stale {
+                command: op.sql.name,
+            });
+        }
+        answers.push(rows);
+    }
+    transaction.commit().await?;
+    Ok(answers)
 }
 
 async fn execute(

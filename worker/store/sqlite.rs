@@ -181,8 +181,10 @@ impl Sqlite {
     /// Whether a process holds this worker's lock file.
     pub(crate) fn held(&self, worker: &WorkerId) -> bool {
         let path = self.lock_path(worker);
-        let Ok(file) = File::open(&path) else {
-            return false;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // What cannot be looked at is no sign of death.
+            Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
         };
         match file.try_lock_shared() {
             Ok(()) => false,

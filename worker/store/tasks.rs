@@ -264,10 +264,7 @@ pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
     typed::<RingRow>(rows)?
         .into_iter()
         .map(|RingRow { seq, queue, task }| {
-            let task: Task = serde_json::from_str(&task).map_err(|error| StoreError::Value {
-                command: "ring",
-                reason: error.to_string(),
-            })?;
+            let task = parsed(&task)?;
             Ok(Ring {
                 seq,
                 task: Task {
@@ -278,6 +275,13 @@ pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
             })
         })
         .collect()
+}
+
+fn parsed(task: &str) -> Result<Task, StoreError> {
+    serde_json::from_str(task).map_err(|error| StoreError::Value {
+        command: "task",
+        reason: error.to_string(),
+    })
 }
 
 fn ids(rows: &[Row]) -> Vec<String> {
@@ -299,7 +303,7 @@ fn settle_row(id: &TaskId, epoch: Epoch, settlement: &Settlement) -> Value {
         "id": id, "epoch": epoch, "state": settlement.state.unwrap_or(State::Done), "queue": settlement.queue,
         "delay": settlement.delay, "failed": i32::from(settlement.failed),
         "interrupted": i32::from(settlement.interrupted), "checkpoint": text(&settlement.checkpoint),
-        "result": text(&settlement.result), "reason": settlement.reason.as_ref().map(|reason| reason.replace('\0', "\u{fffd}")),
+        "result": text(&settlement.result), "reason": settlement.reason,
     })
 }
 
@@ -353,13 +357,8 @@ impl Store {
         let standing: HashMap<String, Standing> = if missing.is_empty() {
             HashMap::new()
         } else {
-            let rows = self
-                .single("standing", Op::new(sql!("standing"), &missing)?)
-                .await?;
-            typed::<Standing>(rows)?
-                .into_iter()
-                .map(|row| (row.id.clone(), row))
-                .collect()
+            let rows: Vec<Standing> = self.read(sql!("standing"), &missing).await?;
+            rows.into_iter().map(|row| (row.id.clone(), row)).collect()
         };
         Ok(requests
             .iter()
@@ -531,6 +530,30 @@ impl Store {
         Ok(answers.split_off(1))
     }
 
+    /// The checkpoint of an attempt that still holds its task.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn checkpoint_of(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+    ) -> Result<Option<Value>, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            checkpoint: Option<String>,
+        }
+        let rows: Vec<Row> = self
+            .read(
+                sql!("checkpoint_of"),
+                &[json!({ "id": id, "epoch": epoch })],
+            )
+            .await?;
+        let text = rows.into_iter().next().and_then(|row| row.checkpoint);
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
     /// Marks messages as published.
     ///
     /// # Errors
@@ -622,13 +645,23 @@ impl Store {
     ///
     /// As any verb.
     pub async fn revive(&self, found: &[String]) -> Result<Vec<Ring>, StoreError> {
-        let rows = found
-            .iter()
-            .map(|id| json!({ "id": id }))
-            .collect::<Vec<_>>();
+        let mut rows = Vec::with_capacity(found.len());
+        for id in found {
+            let filter = Filter {
+                id: Some(id.clone()),
+                state: None,
+                most: 1,
+            };
+            for view in self.tasks(&filter).await? {
+                // It may be late by now: that is what the operator wants.
+                let mut task = parsed(&view.task)?;
+                task.expires_at = None;
+                rows.push(with(task_row(&task)?, json!({ "id": id })));
+            }
+        }
         let ops = vec![
             Op::new(sql!("revive"), &rows)?,
-            ring_op(found.iter().map(String::as_str))?,
+            Op::one(sql!("ring_new"), &json!({}))?,
         ];
         rings(self.command("revive", ops).await?.pop().unwrap_or_default())
     }

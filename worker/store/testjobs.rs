@@ -91,6 +91,10 @@ pub enum Begun {
         testjob: i64,
         /// The generation.
         generation: i64,
+        /// Whether it was this task's before: then the task's checkpoint is about it.
+        own: bool,
+        /// Whether it may hold rows of somebody who gave up.
+        unclean: bool,
     },
     /// It is collected already, and not to be collected again.
     Finished,
@@ -252,6 +256,7 @@ struct RunRow {
     state: String,
     task_id: String,
     fresh: i64,
+    unclean: i64,
 }
 
 impl Store {
@@ -276,22 +281,18 @@ impl Store {
             None => Begun::Finished,
             Some(run) if run.state == "published" => Begun::Finished,
             Some(run) if run.task_id != id.as_str() => Begun::Elsewhere(TaskId::new(run.task_id)),
-            Some(run) => {
-                if run.fresh == 0 {
-                    // Left by a task that was given up, with what that had staged.
-                    self.checkpoint(id, epoch, None, None, self.reset(run.id)?)
-                        .await?;
-                }
-                Begun::Run {
-                    run: run.id,
-                    testjob: run.testjob,
-                    generation: run.generation,
-                }
-            }
+            Some(run) => Begun::Run {
+                run: run.id,
+                testjob: run.testjob,
+                generation: run.generation,
+                own: run.fresh == 0,
+                unclean: run.unclean == 1,
+            },
         })
     }
 
-    /// A plugin's task begins: its run, or `None` if that is published already or is no longer this task's.
+    /// A plugin's task begins: its run, and whether that may hold rows of somebody who gave up; `None` if it
+    /// is published already or is no longer this task's.
     ///
     /// # Errors
     ///
@@ -303,11 +304,12 @@ impl Store {
         testjob: i64,
         generation: i64,
         plugin: &str,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<(i64, bool)>, StoreError> {
         #[derive(Deserialize)]
         struct Run {
             id: i64,
             state: String,
+            unclean: i64,
         }
         let row =
             json!({ "testjob": testjob, "generation": generation, "part": plugin, "task": id });
@@ -315,7 +317,9 @@ impl Store {
             .checkpoint(id, epoch, None, None, vec![Op::one(sql!("run_of"), &row)?])
             .await?;
         let run: Option<Run> = typed(answers.pop().unwrap_or_default())?.into_iter().next();
-        Ok(run.filter(|run| run.state == "staging").map(|run| run.id))
+        Ok(run
+            .filter(|run| run.state == "staging")
+            .map(|run| (run.id, run.unclean == 1)))
     }
 
     /// Rows for a run, the first with the number `from`, as parts of a command.
@@ -361,23 +365,14 @@ impl Store {
         Ok(ops)
     }
 
-    /// Drops what a run has staged, as parts of a command.
+    /// Drops a bounded piece of what a run has staged. Returns how many rows; 0: nothing is left.
     ///
     /// # Errors
     ///
-    /// None in practice.
-    pub fn reset(&self, run: i64) -> Result<Vec<Op>, StoreError> {
-        let row = json!({ "run": run });
-        [
-            sql!("reset_tests"),
-            sql!("reset_metrics"),
-            sql!("reset_facts"),
-            sql!("reset_files"),
-            sql!("reset_data"),
-        ]
-        .into_iter()
-        .map(|sql| Op::one(sql, &row))
-        .collect()
+    /// [`StoreError::Stale`] if the lease is lost; else as any verb.
+    pub async fn clear(&self, id: &TaskId, epoch: Epoch, run: i64) -> Result<usize, StoreError> {
+        let answers = self.checkpoint(id, epoch, None, None, reset(run)?).await?;
+        Ok(answers.iter().map(Vec::len).sum())
     }
 
     /// Publishes a fetch, as parts of the command that settles its task: the run, the backend's word, and
@@ -388,6 +383,7 @@ impl Store {
     /// [`StoreError::Value`] if a value cannot be written as JSON.
     pub fn publish_fetch(
         &self,
+        task: &TaskId,
         run: i64,
         testjob: i64,
         generation: i64,
@@ -409,7 +405,7 @@ impl Store {
                 &json!({ "testjob": testjob, "generation": generation }),
             )?
             .guarded(),
-            publish_run(run, counts)?,
+            publish_run(run, task, counts)?,
             Op::new(sql!("runs_add"), &rows)?,
             Op::one(sql!("testjob_fetched"), &word)?.guarded(),
             Op::one(sql!("testjob_finish"), &json!({ "testjob": testjob }))?,
@@ -423,6 +419,7 @@ impl Store {
     /// [`StoreError::Value`] if a value cannot be written as JSON.
     pub fn publish_plugin(
         &self,
+        task: &TaskId,
         run: i64,
         testjob: i64,
         generation: i64,
@@ -434,7 +431,7 @@ impl Store {
                 &json!({ "testjob": testjob, "generation": generation }),
             )?
             .guarded(),
-            publish_run(run, counts)?,
+            publish_run(run, task, counts)?,
             Op::one(sql!("testjob_finish"), &json!({ "testjob": testjob }))?,
         ])
     }
@@ -610,9 +607,12 @@ impl Store {
             .read(sql!("superseded"), &[json!({ "most": 10 })])
             .await?;
         for Run { id } in &found {
-            let mut ops = self.reset(*id)?;
-            ops.push(Op::one(sql!("forget_run"), &json!({ "run": id }))?);
-            self.command("sweep_runs", ops).await?;
+            while self.clear_unowned(*id).await? > 0 {}
+            self.single(
+                "sweep_runs",
+                Op::one(sql!("forget_run"), &json!({ "run": id }))?,
+            )
+            .await?;
         }
         Ok(found.len())
     }
@@ -636,16 +636,24 @@ impl Store {
             )
             .await?;
         for Run { id, task_id } in &found {
-            let mut ops =
-                vec![Op::one(sql!("forget_checkpoint"), &json!({ "id": task_id }))?.guarded()];
-            ops.extend(self.reset(*id)?);
+            let ops = vec![
+                Op::one(sql!("forget_checkpoint"), &json!({ "id": task_id }))?.guarded(),
+                Op::one(sql!("run_unclean"), &json!({ "run": id }))?,
+            ];
             match self.command("sweep_abandoned", ops).await {
+                Ok(_) => while self.clear_unowned(*id).await? > 0 {},
                 // It was retried by hand meanwhile, and goes on from there.
-                Ok(_) | Err(StoreError::Stale { .. }) => {}
+                Err(StoreError::Stale { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(found.len())
+    }
+
+    /// A bounded piece of a run that no task writes any more.
+    async fn clear_unowned(&self, run: i64) -> Result<usize, StoreError> {
+        let answers = self.command("clear", reset(run)?).await?;
+        Ok(answers.iter().map(Vec::len).sum())
     }
 
     /// How many test jobs there are by state.
@@ -674,7 +682,24 @@ struct FactRow {
     value: String,
 }
 
-fn publish_run(run: i64, counts: &RunCounts) -> Result<Op, StoreError> {
+/// Rows of one table that one transaction removes: some tens of milliseconds' worth.
+const PIECE: usize = 20_000;
+
+fn reset(run: i64) -> Result<Vec<Op>, StoreError> {
+    let row = json!({ "run": run, "most": PIECE });
+    [
+        sql!("reset_tests"),
+        sql!("reset_metrics"),
+        sql!("reset_facts"),
+        sql!("reset_files"),
+        sql!("reset_data"),
+    ]
+    .into_iter()
+    .map(|sql| Op::one(sql, &row))
+    .collect()
+}
+
+fn publish_run(run: i64, task: &TaskId, counts: &RunCounts) -> Result<Op, StoreError> {
     let RunCounts {
         tests,
         passed,
@@ -685,7 +710,7 @@ fn publish_run(run: i64, counts: &RunCounts) -> Result<Op, StoreError> {
         problems,
     } = counts;
     let row = json!({
-        "run": run, "tests": tests, "passed": passed, "failed": failed, "xfailed": xfailed, "skipped": skipped,
+        "run": run, "task": task, "tests": tests, "passed": passed, "failed": failed, "xfailed": xfailed, "skipped": skipped,
         "metrics": metrics, "problems": problems,
     });
     Ok(Op::one(sql!("run_publish"), &row)?.guarded())

@@ -173,10 +173,7 @@ impl Store {
             .iter()
             .map(|id| json!({ "id": id }))
             .collect::<Vec<_>>();
-        let rows = self
-            .single("workers_by_id", Op::new(sql!("workers_by_id"), &rows)?)
-            .await?;
-        let rows: Vec<Row> = typed(rows)?;
+        let rows: Vec<Row> = self.read(sql!("workers_by_id"), &rows).await?;
         let now = self.0.clock.now();
         let over =
             |row: &Row| row.lease_until <= now || matches!(row.state.as_str(), "lost" | "stopped");

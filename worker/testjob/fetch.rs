@@ -65,17 +65,20 @@ pub(super) async fn run(
     let (backend, settings, poll_interval) = services
         .source(&order.backend, &order.target.project)
         .map_err(Fatal)?;
-    let progress = match context.resume::<Progress>()? {
-        Some(progress) => progress,
-        None => match begin(&order, &task, &context).await? {
-            Begun::Run {
-                run,
-                testjob,
-                generation,
-            } => Progress::new(run, testjob, generation),
-            Begun::Finished => return Ok(Outcome::done(json!({ "collected": "before" }))),
-            Begun::Elsewhere(other) => return Ok(Outcome::done(json!({ "collected by": other }))),
+    let progress = match begin(&order, &task, &context).await? {
+        Begun::Run {
+            run,
+            testjob,
+            generation,
+            own,
+            unclean,
+        } => match context.resume::<Progress>()? {
+            Some(progress) if own => progress,
+            Some(_) | None if unclean => Progress::over(run, testjob, generation),
+            Some(_) | None => Progress::new(run, testjob, generation),
         },
+        Begun::Finished => return Ok(Outcome::done(json!({ "collected": "before" }))),
+        Begun::Elsewhere(other) => return Ok(Outcome::done(json!({ "collected by": other }))),
     };
     let (every, limit) = (
         services.config.worker.checkpoint_every,
@@ -131,6 +134,7 @@ pub(super) async fn run(
         .zip(follow.iter().map(|task| task.id.clone()))
         .collect::<Vec<_>>();
     with.extend(context.store().publish_fetch(
+        &task.id,
         run,
         testjob,
         generation,

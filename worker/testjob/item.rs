@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The largest piece of an attachment in one item, in bytes: large enough for few rows, small
 /// enough that a few of them in flight do not count.
-pub const DATA_CHUNK: usize = 256 * 1024;
+pub const DATA_CHUNK: usize = 64 * 1024;
 
 /// The longest log or stack trace kept with one test, in bytes; the rest is cut with a marker.
 pub const MAX_TEXT: usize = 1024 * 1024;

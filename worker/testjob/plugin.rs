@@ -96,14 +96,16 @@ pub(super) async fn run(
             store.begin_plugin(&task.id, context.epoch(), testjob, generation, &plugin)
         })
         .await?;
-    let Some(run) = run else {
+    let Some((run, unclean)) = run else {
         return Ok(Outcome::done(
             json!({ "over": "published before, or collected anew since" }),
         ));
     };
-    let progress = context
-        .resume::<Progress>()?
-        .unwrap_or_else(|| Progress::new(run, testjob, generation));
+    let progress = match context.resume::<Progress>()? {
+        Some(progress) => progress,
+        None if unclean => Progress::over(run, testjob, generation),
+        None => Progress::new(run, testjob, generation),
+    };
     let (every, limit) = (
         services.config.worker.checkpoint_every,
         services.config.limits.results,
@@ -135,7 +137,7 @@ pub(super) async fn run(
             with.extend(
                 context
                     .store()
-                    .publish_plugin(run, testjob, generation, &counts)?,
+                    .publish_plugin(&task.id, run, testjob, generation, &counts)?,
             );
             Ok(Outcome::Publish {
                 result: json!({ "tests": counts.tests }),

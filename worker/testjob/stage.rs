@@ -26,8 +26,8 @@ const MARKER: &str = "…";
 const CHUNK_ROWS: usize = 10_000;
 /// Bytes of one chunk: what an attempt holds in memory, twice over.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
-/// Items between the source and the store: some chunks' worth of small ones.
-const IN_FLIGHT: usize = 512;
+/// Items between the source and the store, and as many taken at once: each may be [`DATA_CHUNK`] or more.
+const IN_FLIGHT: usize = 64;
 
 /// Where a run is, and how far.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Progress {
     counts: RunCounts,
     cut_names: u64,
     replaced: u64,
+    /// Rows of an earlier beginning may still be there, and go before the first of this one.
+    #[serde(default)]
+    unclean: bool,
 }
 
 impl Progress {
@@ -66,7 +69,35 @@ impl Progress {
             counts: RunCounts::default(),
             cut_names: 0,
             replaced: 0,
+            unclean: false,
         }
+    }
+
+    /// The beginning of a run that may hold rows of somebody who gave up.
+    pub fn over(run: i64, testjob: i64, generation: i64) -> Self {
+        Self {
+            unclean: true,
+            ..Self::new(run, testjob, generation)
+        }
+    }
+
+    /// Removes what an earlier beginning left, a bounded piece in each transaction.
+    async fn clean(&mut self, context: &Context) -> Result<(), Stop> {
+        if !self.unclean {
+            return Ok(());
+        }
+        context.save(self).await?;
+        let store = context.store();
+        loop {
+            let left = context
+                .patiently(|| store.clear(context.task(), context.epoch(), self.run))
+                .await?;
+            if left == 0 {
+                break;
+            }
+        }
+        self.unclean = false;
+        context.save(self).await
     }
 }
 
@@ -104,6 +135,7 @@ where
 {
     let mut progress = progress;
     loop {
+        progress.clean(context).await?;
         let (sink, items) = mpsc::channel(IN_FLIGHT);
         let stager = Stager::new(context.clone(), progress.clone(), every, limit);
         let (mut source, mut answer) = (std::pin::pin!(source(sink)), None);
@@ -124,7 +156,7 @@ where
                 }
                 .map_err(Into::into)?;
                 if stager.skipping() {
-                    progress = stager.anew().await?;
+                    progress = stager.anew();
                     continue;
                 }
                 let (rest, counts) = stager.finish()?;
@@ -135,7 +167,7 @@ where
                 });
             }
             End::HandOff => return Ok(Staged::HandOff),
-            End::Changed(stager) => progress = stager.anew().await?,
+            End::Changed(stager) => progress = stager.anew(),
             End::TooMany => anyhow::bail!(crate::handler::Fatal(format!(
                 "more than {limit} results: raise limits.results if they can be trusted"
             ))),
@@ -161,6 +193,8 @@ struct Stager {
     seen_hash: Hash,
     saved: u64,
     saved_hash: u64,
+    /// What was skipped is not what is there.
+    changed: bool,
     rows: Vec<StagedRow>,
     bytes: usize,
     data: BytesMut,
@@ -177,6 +211,7 @@ impl Stager {
             seen_hash: Hash(Hash::START),
             saved: progress.items,
             saved_hash: progress.hash,
+            changed: false,
             progress,
             rows: Vec::new(),
             bytes: 0,
@@ -206,7 +241,7 @@ impl Stager {
             };
             if count == 0 {
                 self.end_data();
-                return Ok(if self.changed() {
+                return Ok(if self.changed {
                     End::Changed(self)
                 } else {
                     End::All(self)
@@ -214,26 +249,20 @@ impl Stager {
             }
             for item in batch.drain(..) {
                 self.take(item);
-            }
-            if self.changed() {
-                return Ok(End::Changed(self));
+                if self.changed {
+                    return Ok(End::Changed(self));
+                }
+                if self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES {
+                    self.save().await?;
+                }
             }
             if self.progress.items > self.limit {
                 return Ok(End::TooMany);
             }
-            let due = self.last_save.elapsed() >= self.every && !self.rows.is_empty();
-            if self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES || due {
+            if self.last_save.elapsed() >= self.every {
                 self.save().await?;
             }
         }
-    }
-
-    /// Whether what was skipped is not what is there.
-    fn changed(&self) -> bool {
-        self.seen == self.saved
-            && self.saved > 0
-            && self.seen_hash.0 != self.saved_hash
-            && self.rows.is_empty()
     }
 
     /// Data is cut anew, so that the same file is the same items whatever the network did.
@@ -267,6 +296,7 @@ impl Stager {
         if self.skipping() {
             self.seen += 1;
             self.seen_hash.item(&item);
+            self.changed = !self.skipping() && self.seen_hash.0 != self.saved_hash;
             return;
         }
         self.progress.items += 1;
@@ -420,8 +450,8 @@ impl Stager {
         Ok((self.ops()?, self.progress.counts))
     }
 
-    /// Drops what is staged: the source said something else.
-    async fn anew(&self) -> Result<Progress, Stop> {
+    /// The beginning again: the source said something else.
+    fn anew(&self) -> Progress {
         let Progress {
             run,
             testjob,
@@ -432,10 +462,7 @@ impl Stager {
             run,
             "the source did not repeat itself; its results are staged anew"
         );
-        let progress = Progress::new(run, testjob, generation);
-        let ops = self.context.store().reset(run).map_err(Stop::Store)?;
-        self.context.save_with(&progress, ops).await?;
-        Ok(progress)
+        Progress::over(run, testjob, generation)
     }
 }
 
@@ -521,7 +548,8 @@ pub fn blocking(sink: &Sink) -> impl FnMut(Item) -> Result<(), super::format::St
     move |item| sink.blocking_send(item).map_err(|_| super::format::Stopped)
 }
 
-/// Sends a reader's bytes as data items while they are read by somebody else.
+/// Sends a reader's bytes as data items while they are read by somebody else. Each read but the last fills its
+/// buffer: where items stand between the data then depends on the file alone, never on how it came.
 pub struct Tee<'a, R: ?Sized> {
     /// What is read.
     pub inner: &'a mut R,
@@ -531,14 +559,22 @@ pub struct Tee<'a, R: ?Sized> {
 
 impl<R: std::io::Read + ?Sized> std::io::Read for Tee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        if let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.inner.read(rest) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(read) = buffer.get(..filled).filter(|read| !read.is_empty()) {
             let data = Bytes::copy_from_slice(read);
             self.sink
                 .blocking_send(Item::Data(data))
                 .map_err(|_| std::io::Error::other(super::format::FormatError::Stopped))?;
         }
-        Ok(count)
+        Ok(filled)
     }
 }
 

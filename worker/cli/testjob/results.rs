@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use quick_xml::escape::escape;
 
 use super::super::Failure;
-use crate::store::{MetricView, Store, TestJobView, TestPage, TestView};
+use crate::store::{MetricView, Store, TestJobFilter, TestJobView, TestPage, TestView};
 
 /// Rows of one read.
 const PAGE: i64 = 5000;
@@ -37,6 +37,18 @@ pub(super) async fn print(
     } else {
         print_tests(store, job, format, result, &mut out).await
     };
+    // Pages are read one after another: a generation that replaced the first pages' would be another result.
+    let filter = TestJobFilter {
+        id: Some(job.id),
+        most: 1,
+        ..TestJobFilter::default()
+    };
+    let now = store.testjobs(&filter).await?.pop();
+    if done.is_ok() && now.is_none_or(|now| now.visible != job.visible) {
+        return Err(Failure::Failed(anyhow::anyhow!(
+            "print results that stay the same: the test job was collected anew meanwhile; run it again"
+        )));
+    }
     match done.and_then(|()| Ok(out.flush()?)) {
         // `longshore … | head` ends like this.
         Err(Failure::Failed(error))

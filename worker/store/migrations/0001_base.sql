@@ -47,7 +47,7 @@ create index tasks_due on tasks (run_at) where state = 'waiting';
 create index tasks_running on tasks (worker) where state = 'running';
 create index tasks_queued on tasks (rung_at) where state = 'queued';
 create index tasks_set_aside on tasks (state, name) where state in ('dead', 'parked');
-create index tasks_canceling on tasks (worker) where cancel = 1;
+create index tasks_ended on tasks (ended_at) where state in ('done', 'canceled', 'expired');
 create table outbox (
   seq {id},
   task_id text not null,
@@ -94,6 +94,7 @@ create table runs (
   part text not null,
   task_id text not null,
   state text not null,
+  unclean bigint not null default 0,
   tests bigint not null default 0,
   passed bigint not null default 0,
   failed bigint not null default 0,
@@ -107,6 +108,7 @@ create table runs (
 );
 create index runs_superseded on runs (generation, testjob);
 create index runs_task on runs (task_id);
+create index runs_staging on runs (id) where state = 'staging';
 create table staged_tests (
   run bigint not null,
   seq bigint not null,

@@ -1,8 +1,9 @@
--- What ended workers held may run again, or is a dead letter when it has ended too many. Uses tasks_running.
-update tasks set worker = null, crashes = tasks.crashes + 1, rung_at = {now},
-  state = case when tasks.crashes + 1 >= i.crash_limit then 'dead' else 'queued' end,
-  ended_at = case when tasks.crashes + 1 >= i.crash_limit then {now} end,
-  reason = case when tasks.crashes + 1 >= i.crash_limit
+-- What ended workers held may run again, or is a dead letter when it has ended too many, or canceled if somebody asked
+-- for that. Uses tasks_running.
+update tasks set worker = null, crashes = tasks.crashes + 1, rung_at = {now}, cancel = 0,
+  state = case when tasks.cancel = 1 then 'canceled' when tasks.crashes + 1 >= i.crash_limit then 'dead' else 'queued' end,
+  ended_at = case when tasks.cancel = 1 or tasks.crashes + 1 >= i.crash_limit then {now} end,
+  reason = case when tasks.cancel = 1 then 'canceled by hand' when tasks.crashes + 1 >= i.crash_limit
     then 'its worker died ' || (tasks.crashes + 1) || ' times while it ran (limit ' || i.crash_limit || ')' end
 from {rows crash_limit bigint}
 where tasks.id in (select t.id from workers w join tasks t on t.worker = w.id and t.state = 'running'

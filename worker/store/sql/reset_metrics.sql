@@ -1,2 +1,4 @@
--- What a run has staged is dropped, a bounded piece at a time: its source did not repeat itself. Uses staged_metrics_pkey.
-delete from staged_metrics where staged_metrics.run in (select i.run from {rows run bigint})
+-- What a run has staged goes, a bounded piece at a time. Uses staged_metrics_pkey.
+delete from staged_metrics where (run, seq) in (select s.run, s.seq from {rows run bigint, most bigint}
+  join staged_metrics s on s.run = i.run limit (select k.most from {rows:k most bigint}))
+returning run

@@ -1,5 +1,4 @@
--- Tasks that could run and that nobody claimed for long: their message may be lost, so another is sent;
--- less and less often. Uses tasks_queued.
+-- Tasks that could run and that nobody claimed for long: their message may be lost, so another is sent. Uses tasks_queued.
 update tasks set rung_at = {now}
 where tasks.id in (select t.id from {rows after bigint} join tasks t on t.state = 'queued' and t.rung_at < {now} - i.after
   order by t.rung_at limit 500) and tasks.state = 'queued'

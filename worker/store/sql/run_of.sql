@@ -3,4 +3,4 @@ update runs set state = case when runs.state = 'pending' then 'staging' else run
 from {rows testjob bigint, generation bigint, part text, task text}
 where runs.testjob = i.testjob and runs.generation = i.generation and runs.part = i.part and runs.task_id = i.task
   and exists (select 1 from testjobs where testjobs.id = i.testjob and testjobs.wanted = i.generation)
-returning runs.id, runs.state
+returning runs.id, runs.state, runs.unclean

@@ -1,8 +1,11 @@
--- An attempt's outcome, under its epoch. No row back: the lease is lost and nothing was written. Uses tasks_pkey.
-update tasks set state = i.state, worker = null, queue = coalesce(i.queue, tasks.queue),
+-- An attempt's outcome, under its epoch; one that would run again is canceled if somebody asked for that. No row
+-- back: the lease is lost and nothing was written. Uses tasks_pkey.
+update tasks set worker = null, queue = coalesce(i.queue, tasks.queue),
+  state = case when tasks.cancel = 1 and i.state in ('queued', 'waiting') then 'canceled' else i.state end,
   run_at = case when i.state = 'waiting' then {now} + i.delay end,
-  failures = tasks.failures + i.failed, interruptions = tasks.interruptions + i.interrupted,
-  ended_at = case when i.state in ('queued', 'waiting') then null else {now} end,
+  failures = case when i.state = 'waiting' and i.failed = 0 then 0 else tasks.failures + i.failed end,
+  interruptions = tasks.interruptions + i.interrupted,
+  ended_at = case when i.state in ('queued', 'waiting') and tasks.cancel = 0 then null else {now} end,
   rung_at = case when i.state = 'queued' then {now} else tasks.rung_at end,
   checkpoint = case when i.state = 'done' then null else coalesce(i.checkpoint, tasks.checkpoint) end,
   checkpoint_at = case when i.checkpoint is not null then {now} else tasks.checkpoint_at end,

@@ -124,8 +124,9 @@ impl Backend for Directory {
             .map_err(|_| BackendError::Stopped)?;
         files = match &self.place {
             Place::Folder(root) => {
-                let (root, id) = (root.join(path), id.to_owned());
-                let read = tokio::task::spawn_blocking(move || read_folder(&id, &root, files));
+                let (root, place, id) = (root.clone(), root.join(path), id.to_owned());
+                let read =
+                    tokio::task::spawn_blocking(move || read_folder(&id, &root, &place, files));
                 read.await.map_err(|error| {
                     BackendError::Temporary(format!("the reader ended: {error}"))
                 })??
@@ -170,9 +171,15 @@ impl Backend for Directory {
     }
 }
 
-fn read_folder(id: &str, place: &Path, mut files: Files) -> Result<Files, BackendError> {
+fn read_folder(
+    id: &str,
+    root: &Path,
+    place: &Path,
+    mut files: Files,
+) -> Result<Files, BackendError> {
     let mut paths = Vec::new();
-    list(id, place, 0, &mut paths)?;
+    let root = root.canonicalize().map_err(|error| io(id, root, &error))?;
+    list(id, &root, place, 0, &mut paths)?;
     if paths.is_empty() {
         return Err(BackendError::Final(format!(
             "test job {id:?}: {} holds no files",
@@ -243,31 +250,49 @@ async fn read_site(
 /// The files of a test job in the order of their paths, so that each collection is the same.
 fn list(
     id: &str,
+    root: &Path,
     place: &Path,
     depth: usize,
     files: &mut Vec<PathBuf>,
 ) -> Result<(), BackendError> {
-    let kind = std::fs::metadata(place).map_err(|error| io(id, place, &error))?;
-    if kind.is_file() {
+    // A link may lead elsewhere below the backend's folder, as mounted ConfigMaps do, and nowhere else.
+    let real = place
+        .canonicalize()
+        .map_err(|error| io(id, place, &error))?;
+    if !real.starts_with(root) {
+        return Err(BackendError::Final(format!(
+            "test job {id:?}: {} is a link that leads out of the backend's folder",
+            place.display()
+        )));
+    }
+    if real.is_file() {
         if files.len() >= MAX_FILES {
             return Err(BackendError::Final(format!(
                 "test job {id:?} has more than {MAX_FILES} files"
             )));
         }
         files.push(place.to_owned());
+        return Ok(());
     }
-    if kind.is_dir() && depth < MAX_DEPTH {
-        let entries =
-            std::fs::read_dir(place).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
-        let mut paths = entries
-            .map_err(|error| io(id, place, &error))?
-            .into_iter()
-            .map(|entry| entry.path())
-            .collect::<Vec<_>>();
-        paths.sort();
-        for path in paths {
-            list(id, &path, depth + 1, files)?;
-        }
+    if !real.is_dir() {
+        return Ok(());
+    }
+    if depth >= MAX_DEPTH {
+        return Err(BackendError::Final(format!(
+            "test job {id:?}: {} is more than {MAX_DEPTH} folders deep",
+            place.display()
+        )));
+    }
+    let entries =
+        std::fs::read_dir(place).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let mut paths = entries
+        .map_err(|error| io(id, place, &error))?
+        .into_iter()
+        .map(|entry| entry.path())
+        .collect::<Vec<_>>();
+    paths.sort();
+    for path in paths {
+        list(id, root, &path, depth + 1, files)?;
     }
     Ok(())
 }

@@ -16,10 +16,10 @@ pub(super) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
         .context
         .patiently(|| store.fetched_files(job.testjob, job.generation))
         .await?;
-    let mut scanner = Scanner::new();
     let mut found = false;
     for file in files.iter().filter(|file| is_log(&file.name)) {
         found = true;
+        let mut scanner = Scanner::new();
         let mut after = 0;
         loop {
             let pieces = job
@@ -36,6 +36,9 @@ pub(super) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
                 tokio::task::yield_now().await;
             }
         }
+        for test in scanner.finish() {
+            send(sink, Item::Test(test)).await?;
+        }
     }
     if !found {
         send(
@@ -43,9 +46,6 @@ pub(super) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
             Item::Problem("kernel-log: the test job has no log".into()),
         )
         .await?;
-    }
-    for test in scanner.finish() {
-        send(sink, Item::Test(test)).await?;
     }
     Ok(())
 }
