@@ -1,1 +1,3 @@
-//! x
+//! Integration tests: the real binary, real signals.
+
+mod demo;
