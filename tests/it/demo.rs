@@ -1,8 +1,9 @@
 //! `longshore demo` as a user or a program runs it: the real binary, its real workers, real signals.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -77,10 +78,9 @@ fn the_demo_kills_two_workers_and_nothing_is_lost_repeated_or_half_written() {
     assert!(folder.0.join("longshore.toml").exists());
 }
 
-#[test]
-fn an_interrupted_demo_ends_at_once_and_takes_its_workers_with_it() {
-    let folder = Folder::new("demo-interrupted");
-    let mut child = demo(&folder.0)
+/// A demo at work, what it says from then on, and its workers' processes.
+fn demo_at_work(folder: &Path) -> (Child, Lines<BufReader<ChildStderr>>, Vec<u64>) {
+    let mut child = demo(folder)
         .args(["--tests", "20000"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -101,12 +101,32 @@ fn an_interrupted_demo_ends_at_once_and_takes_its_workers_with_it() {
     }
     assert_eq!(pids.len(), 2, "{told}");
     assert!(pids.iter().all(|pid| runs(*pid)), "{told}");
+    (child, lines, pids)
+}
+
+#[test]
+fn an_interrupted_demo_ends_at_once_and_takes_its_workers_with_it() {
+    let folder = Folder::new("demo-interrupted");
+    let (mut child, lines, pids) = demo_at_work(&folder.0);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let mut rest = String::new();
     lines.for_each(|line| rest.push_str(&line.unwrap()));
     assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
     assert!(rest.contains("asked to stop"), "{rest}");
     assert!(!pids.iter().any(|pid| runs(*pid)), "{rest}");
+}
+
+#[test]
+fn a_demo_that_is_killed_takes_its_workers_with_it() {
+    let folder = Folder::new("demo-killed");
+    let (mut child, _lines, pids) = demo_at_work(&folder.0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(|pid| runs(*pid)) {
+        assert!(Instant::now() < deadline, "{pids:?} run on");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ use crate::testjob::item::{Test, TestResult};
 
 /// Rows of one read.
 const PAGE: i64 = 10_000;
+/// So many tests of the CTS result may be missing in a row, and those behind are still found.
+const LOOK_AHEAD: u64 = 1000;
 /// Differences that are told; all are counted.
 const TOLD: usize = 10;
 
@@ -81,8 +83,7 @@ impl Found {
                 match row.part.as_str() {
                     "fetch" => *fetched.entry(test(row)).or_default() -= 1,
                     "tradefed" => {
-                        self.cts_test(index, row, expected);
-                        index += 1;
+                        index = self.cts_test(index, row, expected);
                     }
                     _ => *findings.entry(slug(&row.name)).or_default() -= 1,
                 }
@@ -99,19 +100,35 @@ impl Found {
         Ok(())
     }
 
-    /// The results of `tradefed` stand in the order of its file.
-    fn cts_test(&mut self, index: u64, row: TestView, expected: &Expected) {
+    /// Compares a test with the one at `index`, as the results of `tradefed` stand in the order of its
+    /// file. Returns the index of the next one.
+    fn cts_test(&mut self, index: u64, row: TestView, expected: &Expected) -> u64 {
         let row = test(row);
-        match expected.cts_test(index) {
-            Some(wanted) if wanted == row => {}
-            Some(wanted) => self.lost(1, || {
-                format!(
-                    "test {index} of the CTS result is {}/{}, not {}/{}",
-                    row.suite, row.name, wanted.suite, wanted.name
-                )
-            }),
-            None => self.surplus += 1,
-        }
+        let ahead = (index..index + LOOK_AHEAD)
+            .map_while(|index| Some((index, expected.cts_test(index)?)))
+            .find(|(_, wanted)| wanted.suite == row.suite && wanted.name == row.name);
+        let Some((at, wanted)) = ahead else {
+            self.surplus += 1;
+            self.tell(format!(
+                "{}/{} of the CTS result was not served there",
+                row.suite, row.name
+            ));
+            return index;
+        };
+        let missing = at - index;
+        self.lost(missing, || {
+            format!(
+                "{missing} tests before {}/{} of the CTS result are missing",
+                row.suite, row.name
+            )
+        });
+        self.lost(u64::from(wanted != row), || {
+            format!(
+                "the result or log of {}/{} of the CTS result is another",
+                row.suite, row.name
+            )
+        });
+        at + 1
     }
 
     async fn metrics(
@@ -219,35 +236,36 @@ mod tests {
         }
     }
 
+    /// What is lost and surplus, and what comes next.
+    fn compared(row: TestView) -> (u64, u64, u64) {
+        let mut found = Found::default();
+        let next = found.cts_test(3, row, &expected());
+        (found.lost, found.surplus, next)
+    }
+
     #[test]
     fn a_test_as_it_was_served_is_neither_lost_nor_surplus() {
-        let mut found = Found::default();
-        found.cts_test(3, row(3), &expected());
-        assert_eq!((found.lost, found.surplus), (0, 0), "{:?}", found.told);
+        assert_eq!(compared(row(3)), (0, 0, 4));
     }
 
     #[test]
-    fn a_test_with_another_name_result_or_log_is_lost() {
-        let other_log = TestView {
-            log: Some("x".into()),
-            ..row(3)
-        };
-        let other_result = TestView {
-            result: "fail".into(),
-            ..row(3)
-        };
-        for wrong in [row(4), other_log, other_result] {
-            let mut found = Found::default();
-            found.cts_test(3, wrong, &expected());
-            assert_eq!((found.lost, found.surplus), (1, 0));
-        }
+    fn a_test_with_another_result_or_log_is_lost() {
+        let result = "fail".into();
+        assert_eq!(compared(TestView { result, ..row(3) }), (1, 0, 4));
+        let log = Some("x".into());
+        assert_eq!(compared(TestView { log, ..row(3) }), (1, 0, 4));
     }
 
     #[test]
-    fn a_test_behind_the_last_one_is_surplus() {
-        let mut found = Found::default();
-        found.cts_test(10, row(9), &expected());
-        assert_eq!((found.lost, found.surplus), (0, 1));
+    fn tests_that_are_left_out_are_lost_and_those_behind_them_are_not() {
+        assert_eq!(compared(row(5)), (2, 0, 6));
+    }
+
+    #[test]
+    fn a_test_that_comes_twice_or_was_never_served_is_surplus() {
+        assert_eq!(compared(row(2)), (0, 1, 3));
+        let name = "other".into();
+        assert_eq!(compared(TestView { name, ..row(3) }), (0, 1, 3));
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub(super) struct Count {
     pub(super) metrics: i64,
 }
 
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} tests and {} metrics", self.tests, self.metrics)
+    }
+}
+
 /// What must be published of one test job.
 #[derive(Debug)]
 pub(super) struct Expected {

@@ -133,11 +133,11 @@ impl Watched {
                 tests: look.tests.unwrap_or_default(),
                 metrics: look.metrics.unwrap_or_default(),
             };
-            if found != said || wanted.get(part) != Some(&found) {
+            let served = wanted.get(part).copied().unwrap_or_default();
+            if found != said || found != served || !wanted.contains_key(part) {
                 self.deviates(format!(
-                    "{part} of test job {}: {found:?} are published, the run says {said:?}, served were {:?}",
-                    look.remote_id,
-                    wanted.get(part)
+                    "{part} of test job {}: readers found {found}, its run says {said}, {served} were served",
+                    look.remote_id
                 ));
             }
         }
@@ -236,6 +236,24 @@ mod tests {
             1
         );
         assert_eq!(half_written(&[vec![part("complete", None, 0, 0)]]), 1);
+    }
+
+    #[test]
+    fn rows_that_are_taken_away_and_written_again_are_counted() {
+        let run = |staged_tests, other_rows| StagedRun {
+            run: 1,
+            testjob: 1,
+            part: "tradefed".into(),
+            state: "staging".into(),
+            tests: 0,
+            staged_tests,
+            other_rows,
+        };
+        let mut watched = Watched::default();
+        for look in [run(10, 1), run(20, 2), run(0, 0), run(5, 1), run(20, 3)] {
+            watched.take_staged(&[look]);
+        }
+        assert_eq!(watched.withdrawn, 22);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The demo's workers: processes of this very program.
 //!
-//! Invariant: none outlives the demo. Each dies when its handle is dropped, however the demo ends, and
-//! gets no signal of the terminal: the demo decides who dies.
+//! Invariant: none outlives the demo. Each is killed when its handle is dropped, and on Linux by the
+//! system if the demo itself is killed; none gets a signal of the terminal: the demo decides who dies.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ impl Worker {
         command
             .args(["run", "--pool", pool, "--config"])
             .arg(folder.join(super::CONFIG))
+            .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
