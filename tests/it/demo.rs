@@ -1,5 +1,7 @@
 //! `longshore demo` as a user or a program runs it: the real binary, its real workers, real signals.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
