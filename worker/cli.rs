@@ -19,6 +19,7 @@ use crate::store::{Store, StoreConfig, StoreError};
 use crate::testjob::plugin;
 
 mod config;
+mod demo;
 mod enqueue;
 mod migrate;
 mod run;
@@ -41,6 +42,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Shows on this machine, in a minute, what happens when workers die
+    Demo(demo::Arguments),
     /// Runs a worker of one pool until SIGTERM
     Run(run::Arguments),
     /// Adds a task
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
 async fn verb(arguments: Arguments) -> Answer {
     let Arguments { config, verb } = arguments;
     match verb {
+        Verb::Demo(arguments) => demo::run(arguments).await,
         Verb::Run(arguments) => run::run(load(config)?, arguments).await,
         Verb::Enqueue(verb) => enqueue::run(load(config)?, verb).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::id::WorkerId;
 
+mod audit;
 pub(crate) mod command;
 mod messages;
 mod postgres;
@@ -26,6 +27,7 @@ mod tasks;
 mod testjobs;
 mod workers;
 
+pub use audit::{PublishedPart, StagedRun};
 pub use command::Op;
 pub use messages::Taken;
 pub use schema::{SchemaState, VERSION};

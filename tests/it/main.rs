@@ -6,6 +6,7 @@
     reason = "a test helper may panic; the lints only spare #[test] functions"
 )]
 mod crash;
+mod demo;
 mod drain;
 mod harness;
 mod inside;

@@ -14,12 +14,18 @@ pub(super) struct Arguments {
     /// Which of the configuration's pools
     #[arg(long)]
     pool: String,
+    /// The process that starts this worker, and without which it shall not be: it is killed with that
+    #[arg(long, hide = true)]
+    parent: Option<i32>,
 }
 
 /// Left to rescue.
 const LEFT: u8 = 3;
 
-pub(super) async fn run(config: Arc<Config>, Arguments { pool }: Arguments) -> Answer {
+pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Arguments) -> Answer {
+    if let Some(parent) = parent {
+        die_with(parent)?;
+    }
     let Some(entry) = config.pools.get(&pool).cloned() else {
         let known = config.pools.keys().cloned().collect::<Vec<_>>().join(", ");
         return Err(Failure::Wrong(format!(
@@ -54,4 +60,21 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool }: Arguments) -> A
             Exit::Broken => ExitCode::FAILURE,
         },
     )
+}
+
+/// From now on this process is killed when its parent ends (Linux; elsewhere nothing happens).
+fn die_with(parent: i32) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before that.
+        anyhow::ensure!(
+            getppid().map(Pid::as_raw_pid) == Some(parent),
+            "stay: the process {parent} that started it has ended"
+        );
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = parent;
+    Ok(())
 }

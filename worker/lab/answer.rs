@@ -201,12 +201,19 @@ fn typed(kind: &'static str, body: Body) -> Response<Body> {
 }
 
 fn log(job: &LabJob) -> Response<Body> {
-    typed(
-        "application/yaml",
-        Body::from_stream(futures::stream::iter(
-            job.log_pieces().map(Ok::<_, io::Error>),
-        )),
-    )
+    let rate = job.log_rate;
+    let pieces = futures::stream::iter(job.log_pieces()).then(move |piece| async move {
+        throttle(rate, piece.len()).await;
+        Ok::<_, io::Error>(piece)
+    });
+    typed("application/yaml", Body::from_stream(pieces))
+}
+
+/// Waits as long as `bytes` take at `rate`.
+async fn throttle(rate: Option<u64>, bytes: usize) {
+    if let Some(rate) = rate {
+        tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64)).await;
+    }
 }
 
 async fn attachment(shared: &Shared, name: &str) -> Response<Body> {
@@ -228,11 +235,8 @@ async fn attachment(shared: &Shared, name: &str) -> Response<Body> {
     };
     let pieces = ReaderStream::with_capacity(file, piece_size(rate));
     let pieces = pieces.then(move |piece| async move {
-        if let (Some(rate), Ok(piece)) = (rate, &piece) {
-            tokio::time::sleep(Duration::from_secs_f64(
-                piece.len() as f64 / rate.max(1) as f64,
-            ))
-            .await;
+        if let Ok(piece) = &piece {
+            throttle(rate, piece.len()).await;
         }
         piece
     });

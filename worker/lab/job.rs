@@ -7,6 +7,10 @@ use bytes::Bytes;
 
 /// How large the pieces are in which a log is made, in bytes.
 const PIECE: usize = 64 * 1024;
+/// The line at which the first warning of a kernel begins.
+const FIRST_WARNING: u64 = 20;
+/// So many lines later begins the next one.
+const WARNING_EVERY: u64 = 12;
 
 /// A test job.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +31,10 @@ pub struct LabJob {
     pub suites: Vec<LabSuite>,
     /// Lines of its log; each has about 100 bytes.
     pub log_lines: u64,
+    /// Functions in which its kernel warns: one block of lines each, from line 20 on.
+    pub warnings: Vec<String>,
+    /// How fast its log is served, in bytes a second; `None`: as fast as it goes.
+    pub log_rate: Option<u64>,
     /// A result file that it refers to.
     pub attachment: Option<LabAttachment>,
 }
@@ -187,6 +195,8 @@ impl LabJob {
             metadata: Vec::new(),
             suites: vec![LabSuite::new("lava", lava)],
             log_lines: 100,
+            warnings: Vec::new(),
+            log_rate: None,
             attachment: None,
         }
     }
@@ -210,6 +220,22 @@ impl LabJob {
     #[must_use]
     pub fn log(mut self, lines: u64) -> Self {
         self.log_lines = lines;
+        self
+    }
+
+    /// The same with a kernel that warns in `function`; the log is long enough for it.
+    #[must_use]
+    pub fn warning(mut self, function: impl Into<String>) -> Self {
+        self.warnings.push(function.into());
+        let needed = FIRST_WARNING + WARNING_EVERY * self.warnings.len() as u64;
+        self.log_lines = self.log_lines.max(needed);
+        self
+    }
+
+    /// The same with its log served at `bytes` a second.
+    #[must_use]
+    pub fn throttled(mut self, bytes: u64) -> Self {
+        self.log_rate = Some(bytes);
         self
     }
 
@@ -274,15 +300,24 @@ impl LabJob {
         yaml
     }
 
+    /// Its log from the line `first` to `last`, counted from 1, as it is served.
+    pub fn log_text(&self, first: u64, last: u64) -> String {
+        let mut text = String::new();
+        for line in first..=last.min(self.log_lines) {
+            push_line(&mut text, line, &self.warnings);
+        }
+        text
+    }
+
     /// Its log in pieces, made while it is read.
     pub(super) fn log_pieces(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
-        let total = self.log_lines;
+        let (total, warnings) = (self.log_lines, self.warnings.clone());
         let mut line = 0;
         std::iter::from_fn(move || {
             let mut piece = String::with_capacity(PIECE + 256);
             while line < total && piece.len() < PIECE {
                 line += 1;
-                push_line(&mut piece, line);
+                push_line(&mut piece, line, &warnings);
             }
             (!piece.is_empty()).then(|| Bytes::from(piece))
         })
@@ -290,14 +325,37 @@ impl LabJob {
 }
 
 /// One line of a log; every tenth is LAVA's own and no output of the device.
-fn push_line(text: &mut String, line: u64) {
-    let level = if line % 10 == 1 { "info" } else { "target" };
+fn push_line(text: &mut String, line: u64, warnings: &[String]) {
     let (seconds, micros) = (line / 1000, line % 1000);
+    let warned = warning_line(line, warnings);
+    let level = if line % 10 == 1 && warned.is_none() {
+        "info"
+    } else {
+        "target"
+    };
+    let message = warned.unwrap_or_else(|| format!("line {line} of the device"));
     // Writing to a string cannot fail.
     let _written = writeln!(
         text,
-        "- {{\"dt\": \"2026-01-01T00:00:00.{micros:03}000\", \"lvl\": \"{level}\", \"msg\": \"[{seconds:5}.{micros:06}] line {line} of the device\"}}"
+        "- {{\"dt\": \"2026-01-01T00:00:00.{micros:03}000\", \"lvl\": \"{level}\", \"msg\": {}}}",
+        quoted(&format!("[{seconds:5}.{micros:06}] {message}"))
     );
+}
+
+/// What a warning's block says at this line, in the format of the kernel's `kernel/panic.c`.
+fn warning_line(line: u64, warnings: &[String]) -> Option<String> {
+    let at = line.checked_sub(FIRST_WARNING)?;
+    let function = warnings.get(usize::try_from(at / WARNING_EVERY).ok()?)?;
+    Some(match at % WARNING_EVERY {
+        0 => "------------[ cut here ]------------".to_owned(),
+        1 => format!("WARNING: CPU: 0 PID: 1 at drivers/made/up.c:7 {function}+0x10/0x20"),
+        2 => "Modules linked in:".to_owned(),
+        3 => "Call trace:".to_owned(),
+        4 => format!(" {function}+0x10/0x20"),
+        5 => " made_up_init+0x30/0x40".to_owned(),
+        6 => "---[ end trace 0000000000000000 ]---".to_owned(),
+        _ => return None,
+    })
 }
 
 /// Text as a YAML scalar (every JSON string is one).

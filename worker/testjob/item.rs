@@ -30,7 +30,7 @@ pub enum TestResult {
 }
 
 /// One test.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Test {
     /// The suite's name, without a trailing `/`; `/` for a test without a suite.
     pub suite: String,
