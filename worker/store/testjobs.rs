@@ -476,7 +476,7 @@ impl Store {
             .await
     }
 
-    /// A page of published tests.
+    /// A page of published tests, full as long as there are more.
     ///
     /// # Errors
     ///
@@ -489,8 +489,23 @@ impl Store {
             logs,
             most,
         } = page;
-        let row = json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": most });
-        self.read(sql!("read_tests"), &[row]).await
+        let (mut run, mut seq) = (*run, *seq);
+        let mut found: Vec<TestView> = Vec::new();
+        loop {
+            let rest = most - i64::try_from(found.len()).unwrap_or(i64::MAX);
+            let row = json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": rest });
+            // The statement stops where a run ends.
+            let some: Vec<TestView> = self.read(sql!("read_tests"), &[row]).await?;
+            let Some(last) = some.last() else {
+                return Ok(found);
+            };
+            (run, seq) = (last.run, last.seq);
+            let full = i64::try_from(some.len()).unwrap_or(i64::MAX) >= rest;
+            found.extend(some);
+            if full {
+                return Ok(found);
+            }
+        }
     }
 
     /// A page of published metrics.

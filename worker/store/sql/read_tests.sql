@@ -1,6 +1,16 @@
--- A page of a test job's published tests. Uses staged_tests_pkey.
-select p.run, p.part, t.seq, t.suite, t.name, t.result, case when i.logs = 1 then t.log end as log
-from {rows testjob bigint, run bigint, seq bigint, result text, logs bigint}
-join published_runs p on p.testjob = i.testjob and p.run >= i.run
-join staged_tests t on t.run = p.run and (p.run > i.run or t.seq > i.seq) and (i.result is null or t.result = i.result)
-order by p.run, t.seq limit (select k.most from {rows:k most bigint})
+-- A page of a test job's published tests: of the first run that has any behind the given place, so that a
+-- page costs its own rows only, wherever it begins. Uses runs_testjob_generation_part_key, staged_tests_pkey.
+with place as (
+  select i.run, i.seq, i.result, i.logs, i.most, (
+    select min(p.run) from published_runs p where p.testjob = i.testjob and p.run >= i.run and exists (
+      select 1 from staged_tests s where s.run = p.run and s.seq > case when p.run = i.run then i.seq else 0 end
+        and (i.result is null or s.result = i.result))) as here
+  from {rows testjob bigint, run bigint, seq bigint, result text, logs bigint, most bigint}
+)
+select t.run, (select r.part from runs r where r.id = t.run) as part, t.seq, t.suite, t.name, t.result,
+  case when (select w.logs from place w) = 1 then t.log end as log
+from staged_tests t
+where t.run = (select w.here from place w)
+  and t.seq > (select case when w.here = w.run then w.seq else 0 end from place w)
+  and ((select w.result from place w) is null or t.result = (select w.result from place w))
+order by t.seq limit (select w.most from place w)
