@@ -234,6 +234,7 @@ fn open_broker(config: &Config, store: &Store, worker: &WorkerId) -> Broker {
                 url: url.to_string(),
                 queue_kind,
                 name: worker.to_string(),
+                heartbeat: config.worker.lease / 2,
             })))
         }
     }

@@ -134,6 +134,9 @@ impl Leader {
             }
             self.relay.publish(rings).await;
         }
+        self.relay
+            .publish(self.store.ring_rescued(fence).await?)
+            .await;
         let left = self.store.outbox_take().await?;
         if !left.is_empty() {
             let published = outbox::publish(&self.store, &self.broker, &left).await;

@@ -43,6 +43,7 @@ impl Servers {
             url: self.amqp.clone(),
             queue_kind: kind,
             name: "bench".into(),
+            heartbeat: std::time::Duration::from_secs(10),
         })))
     }
 }

@@ -65,6 +65,7 @@ impl Scene {
                 url: bell.url(),
                 queue_kind: QueueKind::Classic,
                 name: id.to_string(),
+                heartbeat: Duration::from_secs(5),
             }))),
         }
     }

@@ -14,6 +14,7 @@ use lapin::options::{
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
@@ -48,6 +49,9 @@ pub struct RabbitConfig {
     pub queue_kind: QueueKind,
     /// Shown in RabbitMQ's list of connections.
     pub name: String,
+    /// After two of these without a sign of life the broker gives a worker's messages to others: half a lease is a
+    /// good value. RabbitMQ's own default is 60 s.
+    pub heartbeat: Duration,
 }
 
 /// RabbitMQ as one worker uses it.
@@ -296,7 +300,10 @@ impl Rabbit {
 async fn connect(config: &RabbitConfig, role: &str) -> Result<Connection, BrokerError> {
     let properties = ConnectionProperties::default()
         .with_connection_name(format!("{} {role}", config.name).into());
-    limited(Connection::connect(&config.url, properties)).await
+    let mut uri: AMQPUri = config.url.parse().map_err(BrokerError::Refused)?;
+    let seconds = config.heartbeat.as_secs().clamp(1, 60);
+    uri.query.heartbeat = u16::try_from(seconds).ok();
+    limited(Connection::connect_uri(uri, properties)).await
 }
 
 /// A property that does not fit AMQP's 255 bytes is left out: the body says the same.

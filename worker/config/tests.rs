@@ -250,7 +250,7 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (
         "[backends.a]\nkind='directory'\npath='x'\nurl='https://h'",
-        "t.toml:4: backends.a.url: a directory has",
+        "t.toml:3: backends.a.path: a directory behind HTTP has",
     ),
     (
         "[projects.'a/b']\nplugins=['tradfed']",

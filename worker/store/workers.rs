@@ -328,6 +328,18 @@ impl Store {
         Ok(rows.into_iter().next().and_then(|next| next.run_at))
     }
 
+    /// Announces rescued tasks again that nobody has claimed yet, less and less often: up to 500.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
+    pub async fn ring_rescued(&self, fence: &Fence) -> Result<Vec<Ring>, StoreError> {
+        let (rings, _) = self
+            .fenced_ring("ring_rescued", fence, sql!("ring_rescued"), json!({}))
+            .await?;
+        Ok(rings)
+    }
+
     /// Announces tasks again that nobody claimed for `after`: up to 500.
     ///
     /// # Errors

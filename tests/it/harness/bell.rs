@@ -134,6 +134,7 @@ impl Bell {
                     url: self.url(),
                     queue_kind,
                     name: id.as_str().into(),
+                    heartbeat: Duration::from_secs(10),
                 }))),
                 id,
                 store: None,

@@ -102,7 +102,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("SHOWLOG").is_some() {
             eprintln!(
                 "--- {} (pid {}) said:\n{}---",
                 self.name,

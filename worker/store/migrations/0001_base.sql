@@ -35,6 +35,7 @@ create table tasks (
   started_at bigint,
   ended_at bigint,
   rung_at bigint,
+  rings bigint not null default 0,
   cancel bigint not null default 0,
   task text not null,
   checkpoint text,
@@ -46,6 +47,7 @@ create table tasks (
 create index tasks_due on tasks (run_at) where state = 'waiting';
 create index tasks_running on tasks (worker) where state = 'running';
 create index tasks_queued on tasks (rung_at) where state = 'queued';
+create index tasks_rescued on tasks (rung_at) where state = 'queued' and crashes > 0;
 create index tasks_set_aside on tasks (state, name) where state in ('dead', 'parked');
 create index tasks_ended on tasks (ended_at) where state in ('done', 'canceled', 'expired');
 create table outbox (

@@ -5,6 +5,6 @@ select i.id, i.name, i.queue, i.priority, 'running', 1, i.worker, i.expires_at, 
 from {rows id text, name text, queue text, priority bigint, expires_at bigint, worker text, task text}
 where true
 on conflict (id) do update set state = 'running', epoch = tasks.epoch + 1, worker = excluded.worker,
-  started_at = excluded.started_at, queue = excluded.queue
+  started_at = excluded.started_at, rings = 0, queue = excluded.queue
 where tasks.state = 'queued'
 returning id, epoch, failures, crashes, interruptions, checkpoint
