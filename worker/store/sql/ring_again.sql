@@ -2,4 +2,4 @@
 update tasks set rung_at = {now}
 where tasks.id in (select t.id from {rows after bigint} join tasks t on t.state = 'queued' and t.rung_at < {now} - i.after
   order by t.rung_at limit 500) and tasks.state = 'queued'
-returning tasks.id
+returning tasks.id, tasks.state
