@@ -667,10 +667,7 @@ impl Store {
                 rows.push(with(task_row(&task)?, json!({ "id": id })));
             }
         }
-        let ops = vec![
-            Op::new(sql!("revive"), &rows)?,
-            Op::one(sql!("ring_new"), &json!({}))?,
-        ];
+        let ops = vec![Op::new(sql!("revive"), &rows)?, ring_new_op()?];
         rings(self.command("revive", ops).await?.pop().unwrap_or_default())
     }
 
