@@ -223,7 +223,9 @@ async fn a_stale_epoch_with_nothing_to_follow_says_so(bench: Bench) {
 async fn a_broken_condition_undoes_the_outcome(bench: Bench) {
     let (first, _, epoch) = bench.running("a").await;
     let (store, settlement) = (&bench.store, Settlement::default());
-    let no_such_run = store.publish_plugin(77, 7, 1, &Default::default()).unwrap();
+    let no_such_run = store
+        .publish_plugin(&first.id, 77, 7, 1, &Default::default())
+        .unwrap();
     let answer = store
         .settle_with(&first.id, epoch, &settlement, no_such_run, &[task("b")])
         .await;

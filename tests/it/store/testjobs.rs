@@ -48,6 +48,7 @@ async fn fetch(bench: &Bench, name: &str, again: bool) -> Fetch {
         run,
         testjob,
         generation,
+        ..
     } = begun
     else {
         panic!("{name} was given no run: {begun:?}");
@@ -120,6 +121,7 @@ impl Fetch {
             .map(|part| ((*part).to_owned(), self.plugin_id(part)))
             .collect();
         let ops = bench.store.publish_fetch(
+            &self.task,
             self.run,
             self.testjob,
             self.generation,
@@ -153,7 +155,7 @@ impl Fetch {
         Plugin {
             task: id,
             epoch,
-            run: run.expect("its run waits for it"),
+            run: run.expect("its run waits for it").0,
             testjob: self.testjob,
             generation: self.generation,
         }
@@ -176,7 +178,13 @@ impl Plugin {
     }
 
     async fn publish(&self, store: &longshore::store::Store, count: i64) -> Result<(), StoreError> {
-        let ops = store.publish_plugin(self.run, self.testjob, self.generation, &counted(count))?;
+        let ops = store.publish_plugin(
+            &self.task,
+            self.run,
+            self.testjob,
+            self.generation,
+            &counted(count),
+        )?;
         let settlement = Settlement::default();
         store
             .settle_with(&self.task, self.epoch, &settlement, ops, &[])

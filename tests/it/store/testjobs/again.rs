@@ -43,6 +43,8 @@ async fn asked_for_again_a_finished_test_job_begins_its_next_generation(bench: B
         run: second.run,
         testjob: first.testjob,
         generation: 2,
+        own: true,
+        unclean: false,
     };
     assert_eq!(again.unwrap(), expected);
     // Nor does another task, while this one may run.

@@ -79,7 +79,7 @@ async fn a_run_is_published_once(bench: Bench) {
     let (other, _, epoch) = bench.running("other").await;
     let ops = bench
         .store
-        .publish_plugin(plugin.run, plugin.testjob, 1, &counted(5))
+        .publish_plugin(&plugin.task, plugin.run, plugin.testjob, 1, &counted(5))
         .unwrap();
     let settlement = Settlement::default();
     let answer = bench
@@ -222,5 +222,9 @@ async fn a_plugins_run_begins_only_for_its_own_task(bench: Bench) {
     let again = store
         .begin_plugin(&task, epoch, fetch.testjob, 1, "p")
         .await;
-    assert_eq!(again.unwrap(), Some(plugin.run), "its next attempt goes on");
+    assert_eq!(
+        again.unwrap(),
+        Some((plugin.run, false)),
+        "its next attempt goes on"
+    );
 }
