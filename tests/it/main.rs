@@ -3,12 +3,17 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test helper may panic; the lints only spare #[test] functions"
+    clippy::print_stderr,
+    reason = "a test helper may panic and print; the lints only spare #[test] functions"
 )]
+mod broker;
 mod crash;
 mod demo;
 mod drain;
 mod harness;
 mod inside;
+mod layers;
+mod program;
 mod scene;
+mod store;
 mod zombie;

@@ -49,6 +49,8 @@ struct Content {
     headers: Map<String, Value>,
     correlation_id: Option<String>,
     reply_to: Option<String>,
+    #[serde(default)]
+    priority: Option<u8>,
     body: String,
 }
 
@@ -179,6 +181,7 @@ impl Feed {
     async fn take(&self, quiet: &CancellationToken) -> Result<usize, StoreError> {
         let places = tokio::select! {
             () = quiet.cancelled() => return Ok(0),
+            () = self.out.closed() => return Ok(0),
             place = Arc::clone(&self.places).acquire_owned() => place,
         };
         let Ok(first) = places else {
@@ -227,6 +230,7 @@ fn row(outgoing: &Outgoing) -> (String, u8, String) {
         headers,
         correlation_id,
         reply_to,
+        priority,
         body: STANDARD.encode(&body),
     };
     let content = serde_json::to_string(&content).unwrap_or_default();
@@ -252,6 +256,7 @@ fn delivery(taken: Taken, place: OwnedSemaphorePermit) -> Delivery {
             headers,
             correlation_id,
             reply_to,
+            priority,
             body,
         }) => Message {
             content_type,
@@ -259,7 +264,7 @@ fn delivery(taken: Taken, place: OwnedSemaphorePermit) -> Delivery {
             headers,
             correlation_id,
             reply_to,
-            priority: None,
+            priority,
             body: STANDARD.decode(body).unwrap_or_default().into(),
         },
         Err(_) => Message {

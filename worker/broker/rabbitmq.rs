@@ -2,7 +2,7 @@
 //! takes acknowledgements, and recovery by us: a connection that ends is made anew, and with it everything
 //! on it. An attempt never notices: its lease, not its delivery, keeps the task.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ use tokio_util::task::TaskTracker;
 use super::{BrokerError, CALL_TIMEOUT, Delivery, Outgoing, is_unreadable_queue};
 use crate::codec::Message;
 
+mod open;
 mod table;
+
+use open::{Open, Tag};
 
 /// How long to wait before connecting again, at first and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -76,8 +79,7 @@ struct Link {
     /// Tags to acknowledge go to the one task that does so: two that send at once could acknowledge a tag twice,
     /// and RabbitMQ closes the channel over that.
     acks: mpsc::UnboundedSender<(Vec<u64>, oneshot::Sender<()>)>,
-    /// Tags not acknowledged yet; true: may be.
-    open: Arc<StdMutex<BTreeMap<u64, bool>>>,
+    open: Arc<StdMutex<Open>>,
     // The connection ends with its last channel's last receipt.
     connection: Arc<Connection>,
 }
@@ -455,6 +457,7 @@ impl Feed {
         loop {
             let next = tokio::select! {
                 () = quiet.cancelled() => break,
+                () = self.out.closed() => break,
                 next = streams.next() => next,
             };
             let Some((queue, delivery)) = next else {
@@ -521,7 +524,8 @@ impl Feed {
         link.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(tag, false);
+            .tags
+            .insert(tag, Tag::Held);
         let receipt = Receipt {
             link: Arc::clone(link),
             tag,
@@ -585,7 +589,7 @@ pub(super) async fn ack(receipts: Vec<Receipt>) {
 /// one for each beyond.
 async fn acknowledge(
     channel: Channel,
-    open: Arc<StdMutex<BTreeMap<u64, bool>>>,
+    open: Arc<StdMutex<Open>>,
     mut orders: mpsc::UnboundedReceiver<(Vec<u64>, oneshot::Sender<()>)>,
 ) {
     let mut batch = Vec::new();
@@ -594,10 +598,10 @@ async fn acknowledge(
             .iter()
             .flat_map(|(tags, _)| tags.iter().copied())
             .collect::<Vec<_>>();
-        let (upto, single) = settle(
-            &mut open.lock().unwrap_or_else(PoisonError::into_inner),
-            &tags,
-        );
+        let (upto, single) = open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .done(&tags);
         let mut frames = single
             .into_iter()
             .map(|tag| (tag, false))
@@ -624,7 +628,8 @@ pub(super) async fn release(receipts: Vec<Receipt>) {
             link.open
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .remove(&tag);
+                .tags
+                .insert(tag, Tag::Told);
             let options = BasicNackOptions {
                 multiple: false,
                 requeue: true,
@@ -651,40 +656,4 @@ fn by_link(receipts: Vec<Receipt>) -> Vec<(Arc<Link>, Vec<u64>)> {
         }
     }
     links
-}
-
-/// What to send so that `tags` are acknowledged: a tag up to which all may be, and single ones beyond it.
-fn settle(open: &mut BTreeMap<u64, bool>, tags: &[u64]) -> (Option<u64>, Vec<u64>) {
-    for tag in tags {
-        if let Some(done) = open.get_mut(tag) {
-            *done = true;
-        }
-    }
-    let mut upto = None;
-    while let Some(entry) = open.first_entry()
-        && *entry.get()
-    {
-        upto = Some(*entry.key());
-        entry.remove();
-    }
-    let single = tags
-        .iter()
-        .copied()
-        .filter(|tag| open.remove(tag).is_some())
-        .collect();
-    (upto, single)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_acknowledged_in_one_frame_and_the_rest_one_by_one() {
-        let mut open = BTreeMap::from([(1, false), (2, false), (3, false), (4, false), (5, false)]);
-        assert_eq!(settle(&mut open, &[1, 2, 4]), (Some(2), vec![4]));
-        assert_eq!(settle(&mut open, &[3]), (Some(3), vec![]));
-        assert_eq!(settle(&mut open, &[5]), (Some(5), vec![]));
-        assert!(open.is_empty());
-    }
 }

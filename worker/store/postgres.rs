@@ -271,7 +271,14 @@ async fn run_on(
     now: Millis,
 ) -> Result<Vec<Vec<Row>>, StoreError> {
     if let [op] = ops {
-        return Ok(vec![execute(connection, op, now).await?]);
+        let rows = execute(connection, op, now).await?;
+        return match op.guard {
+            // One statement that found nothing has written nothing.
+            Guard::Some if rows.is_empty() => Err(StoreError::Stale {
+                command: op.sql.name,
+            }),
+            Guard::Some | Guard::Free => Ok(vec![rows]),
+        };
     }
     let mut transaction = connection.begin().await?;
     let mut answers = Vec::with_capacity(ops.len());

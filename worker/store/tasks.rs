@@ -297,6 +297,15 @@ fn ring_op<'a>(ids: impl Iterator<Item = &'a str>) -> Result<Op, StoreError> {
     )
 }
 
+/// Announces what the statement before it has made runnable.
+pub(super) fn ring_new_op() -> Result<Op, StoreError> {
+    Op::one(sql!("ring_new"), &json!({}))
+}
+
+fn settle_op(rows: &[Value]) -> Result<Op, StoreError> {
+    Op::new(sql!("settle"), rows)
+}
+
 fn settle_row(id: &TaskId, epoch: Epoch, settlement: &Settlement) -> Value {
     let text = |value: &Option<Value>| value.as_ref().map(Value::to_string);
     json!({
@@ -349,6 +358,10 @@ impl Store {
             .into_iter()
             .map(ClaimRow::claimed)
             .collect();
+        let epochs: HashMap<String, Epoch> = claimed
+            .iter()
+            .map(|(id, claimed)| (id.clone(), claimed.epoch))
+            .collect();
         let missing: Vec<Value> = requests
             .iter()
             .filter(|request| !claimed.contains_key(request.task.id.as_str()))
@@ -380,7 +393,10 @@ impl Store {
                     // The second delivery of a task that this batch has just claimed.
                     None => ClaimAnswer::Busy {
                         worker: worker.clone(),
-                        epoch: Epoch::FIRST,
+                        epoch: epochs
+                            .get(task.id.as_str())
+                            .copied()
+                            .unwrap_or(Epoch::FIRST),
                     },
                 }
             })
@@ -460,7 +476,7 @@ impl Store {
             .iter()
             .map(|(id, epoch, settlement)| settle_row(id, *epoch, settlement))
             .collect::<Vec<_>>();
-        let mut ops = vec![Op::new(sql!("settle"), &rows)?];
+        let mut ops = vec![settle_op(&rows)?];
         let again = items
             .iter()
             .filter(|(_, _, settlement)| settlement.state == Some(State::Queued));
@@ -490,7 +506,7 @@ impl Store {
         ops: Vec<Op>,
         follow: &[Task],
     ) -> Result<Vec<Ring>, StoreError> {
-        let mut all = vec![Op::one(sql!("settle"), &settle_row(id, epoch, settlement))?.guarded()];
+        let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
         let last = self
@@ -522,11 +538,6 @@ impl Store {
         let mut all = vec![Op::one(sql!("checkpoint"), &row)?.guarded()];
         all.extend(ops);
         let mut answers = self.command("checkpoint", all).await?;
-        if answers.first().is_some_and(Vec::is_empty) {
-            return Err(StoreError::Stale {
-                command: "checkpoint",
-            });
-        }
         Ok(answers.split_off(1))
     }
 
@@ -609,10 +620,7 @@ impl Store {
             .iter()
             .map(|name| json!({ "name": name }))
             .collect::<Vec<_>>();
-        let ops = vec![
-            Op::new(sql!("unpark"), &rows)?,
-            Op::one(sql!("ring_new"), &json!({}))?,
-        ];
+        let ops = vec![Op::new(sql!("unpark"), &rows)?, ring_new_op()?];
         rings(self.command("unpark", ops).await?.pop().unwrap_or_default())
     }
 
@@ -659,10 +667,7 @@ impl Store {
                 rows.push(with(task_row(&task)?, json!({ "id": id })));
             }
         }
-        let ops = vec![
-            Op::new(sql!("revive"), &rows)?,
-            Op::one(sql!("ring_new"), &json!({}))?,
-        ];
+        let ops = vec![Op::new(sql!("revive"), &rows)?, ring_new_op()?];
         rings(self.command("revive", ops).await?.pop().unwrap_or_default())
     }
 

@@ -400,15 +400,11 @@ impl Store {
             .map(|(part, task)| json!({ "testjob": testjob, "generation": generation, "part": part, "task": task }))
             .collect::<Vec<_>>();
         Ok(vec![
-            Op::one(
-                sql!("testjob_lock"),
-                &json!({ "testjob": testjob, "generation": generation }),
-            )?
-            .guarded(),
+            lock(testjob, generation)?,
             publish_run(run, task, counts)?,
             Op::new(sql!("runs_add"), &rows)?,
             Op::one(sql!("testjob_fetched"), &word)?.guarded(),
-            Op::one(sql!("testjob_finish"), &json!({ "testjob": testjob }))?,
+            finish(testjob)?,
         ])
     }
 
@@ -426,13 +422,9 @@ impl Store {
         counts: &RunCounts,
     ) -> Result<Vec<Op>, StoreError> {
         Ok(vec![
-            Op::one(
-                sql!("testjob_lock"),
-                &json!({ "testjob": testjob, "generation": generation }),
-            )?
-            .guarded(),
+            lock(testjob, generation)?,
             publish_run(run, task, counts)?,
-            Op::one(sql!("testjob_finish"), &json!({ "testjob": testjob }))?,
+            finish(testjob)?,
         ])
     }
 
@@ -712,6 +704,15 @@ fn reset(run: i64) -> Result<Vec<Op>, StoreError> {
     .into_iter()
     .map(|sql| Op::one(sql, &row))
     .collect()
+}
+
+fn lock(testjob: i64, generation: i64) -> Result<Op, StoreError> {
+    let row = json!({ "testjob": testjob, "generation": generation });
+    Ok(Op::one(sql!("testjob_lock"), &row)?.guarded())
+}
+
+fn finish(testjob: i64) -> Result<Op, StoreError> {
+    Op::one(sql!("testjob_finish"), &json!({ "testjob": testjob }))
 }
 
 fn publish_run(run: i64, task: &TaskId, counts: &RunCounts) -> Result<Op, StoreError> {

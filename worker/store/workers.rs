@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::command::{Op, typed};
 use super::sql::{Sql, sql};
-use super::tasks::{Ring, State, rings};
+use super::tasks::{Ring, State, ring_new_op, rings};
 use super::{Db, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
@@ -388,11 +388,7 @@ impl Store {
         statement: Sql,
         row: Value,
     ) -> Result<(Vec<Ring>, Vec<Standing>), StoreError> {
-        let ops = vec![
-            fence.op()?,
-            Op::one(statement, &row)?,
-            Op::one(sql!("ring_new"), &json!({}))?,
-        ];
+        let ops = vec![fence.op()?, Op::one(statement, &row)?, ring_new_op()?];
         let mut answers = self.command(name, ops).await?.into_iter().skip(1);
         let standing = typed(answers.next().unwrap_or_default())?;
         Ok((rings(answers.next().unwrap_or_default())?, standing))

@@ -75,12 +75,8 @@ impl Bell {
                 bell.api(Method::PUT, &format!("vhosts/{vhost}"), None)
                     .await;
                 let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
-                bell.api(
-                    Method::PUT,
-                    &format!("permissions/{vhost}/guest"),
-                    Some(all),
-                )
-                .await;
+                bell.api(Method::PUT, &bell.permissions_path(), Some(all))
+                    .await;
             }
         }
         bell
@@ -144,30 +140,44 @@ impl Bell {
 
     /// Ends a worker as its death would be seen by the broker: its consumer ends, its connections or its lock go.
     pub(crate) async fn kill(&self, peer: Peer, mut consumer: Consumer) {
+        let connections = match self.kind {
+            Kind::Embedded => Vec::new(),
+            Kind::Rabbit => self.listed(&peer).await,
+        };
         consumer.quiet();
         // Held until the connection is gone: nothing is given back but by the death.
         let mut held = Vec::new();
         while let Some(delivery) = consumer.deliveries.recv().await {
             held.push(delivery);
         }
-        match &peer.store {
-            Some((store, member)) => store.let_go(&member.id).await,
-            None => self.cut(&peer).await,
+        if let Some((store, member)) = &peer.store {
+            store.let_go(&member.id).await;
         }
+        self.close(connections).await;
     }
 
     /// Closes each connection that RabbitMQ has of a worker, at least one.
     pub(crate) async fn cut(&self, peer: &Peer) {
-        let names = wait_for("RabbitMQ lists the connections", LIMIT, async || {
+        let connections = self.listed(peer).await;
+        self.close(connections).await;
+    }
+
+    async fn close(&self, connections: Vec<String>) {
+        for name in connections {
+            let name = name.replace(' ', "%20").replace('>', "%3E");
+            let address = format!("{}/connections/{name}", server("LONGSHORE_TEST_AMQP_API"));
+            let answer = self.client.delete(&address).send().await.unwrap();
+            let gone = answer.status() == reqwest::StatusCode::NOT_FOUND;
+            assert!(gone || answer.status().is_success(), "{}", answer.status());
+        }
+    }
+
+    async fn listed(&self, peer: &Peer) -> Vec<String> {
+        wait_for("RabbitMQ lists the connections", LIMIT, async || {
             let names = self.connections(peer).await;
             (!names.is_empty()).then_some(names)
         })
-        .await;
-        for name in names {
-            let name = name.replace(' ', "%20").replace('>', "%3E");
-            self.api(Method::DELETE, &format!("connections/{name}"), None)
-                .await;
-        }
+        .await
     }
 
     async fn connections(&self, peer: &Peer) -> Vec<String> {
@@ -196,6 +206,20 @@ impl Bell {
                 .is_ok_and(|depth| depth == count)
         })
         .await;
+    }
+
+    /// Makes a queue with priorities; every queue of the embedded broker has them.
+    pub(crate) async fn priority_queue(&self, queue: &str) {
+        if self.kind == Kind::Rabbit {
+            let queue_type = json!({ "durable": true, "arguments": { "x-max-priority": 9 } });
+            self.api(Method::PUT, &self.queue_path(queue), Some(queue_type))
+                .await;
+        }
+    }
+
+    /// The path of our user's permissions in the management API.
+    pub(crate) fn permissions_path(&self) -> String {
+        format!("permissions/{}/guest", self.vhost)
     }
 
     /// The path of a queue in the management API.

@@ -1,6 +1,6 @@
 //! A folder of one test.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Removed, with all that is in it, when it is dropped.
 #[derive(Debug)]
@@ -11,10 +11,6 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("longshore-{}", super::unique()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
     }
 
     /// The path of `name` in it.

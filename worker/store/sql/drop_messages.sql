@@ -1,2 +1,3 @@
--- Embedded broker: acknowledged. Uses messages_pkey.
-delete from messages where seq in (select i.seq from {rows seq bigint, consumer text} where i.consumer = messages.consumer)
+-- Embedded broker: acknowledged, all by one consumer. Uses messages_pkey.
+delete from messages where messages.seq in (select i.seq from {rows seq bigint})
+  and messages.consumer in (select k.consumer from {rows:k consumer text})

@@ -6,8 +6,12 @@ from {rows backend text, remote_id text, task text}
 join testjobs j on j.backend = i.backend and j.remote_id = i.remote_id
 where j.state = 'fetching'
 on conflict (testjob, generation, part) do update set
-  created_at = case when runs.task_id <> excluded.task_id then {now} else runs.created_at end,
-  unclean = case when runs.task_id <> excluded.task_id then 1 else runs.unclean end,
+  created_at = case when runs.task_id <> excluded.task_id and runs.state <> 'published' and not exists (select 1 from tasks
+      where tasks.id = runs.task_id and tasks.state in ('queued', 'waiting', 'running'))
+    then {now} else runs.created_at end,
+  unclean = case when runs.task_id <> excluded.task_id and runs.state <> 'published' and not exists (select 1 from tasks
+      where tasks.id = runs.task_id and tasks.state in ('queued', 'waiting', 'running'))
+    then 1 else runs.unclean end,
   task_id = case when runs.state = 'published' or exists (select 1 from tasks
       where tasks.id = runs.task_id and tasks.state in ('queued', 'waiting', 'running'))
     then runs.task_id else excluded.task_id end

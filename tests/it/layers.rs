@@ -1,0 +1,198 @@
+//! Which module may import which, which crate may be named where, and that each statement is used.
+//! A new edge is a design change: edit the table in the same commit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `(module, what it may import from this crate)`, lowest first.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("crash", &[]),
+    ("id", &[]),
+    ("task", &["id"]),
+    ("lifecycle", &[]),
+    ("config", &[]),
+    ("codec", &["id", "task"]),
+    ("store", &["clock", "crash", "id", "task"]),
+    ("broker", &["codec", "id", "store"]),
+    ("handler", &["id", "store", "task"]),
+    ("outbox", &["broker", "codec", "crash", "store"]),
+    ("maintenance", &["broker", "id", "outbox", "store"]),
+    (
+        "pool",
+        &[
+            "broker",
+            "clock",
+            "codec",
+            "config",
+            "crash",
+            "handler",
+            "id",
+            "lifecycle",
+            "maintenance",
+            "outbox",
+            "store",
+            "task",
+        ],
+    ),
+    ("testjob", &["config", "crash", "handler", "store", "task"]),
+    ("lab", &["testjob"]),
+    (
+        "cli",
+        &[
+            "broker", "clock", "config", "handler", "id", "lab", "outbox", "pool", "store", "task",
+            "testjob",
+        ],
+    ),
+    ("main", &[]),
+];
+
+/// `(crate, the only places that may name it)`: a module, or a file or folder of one.
+const CRATES: &[(&str, &[&str])] = &[
+    ("axum", &["lab"]),
+    ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("csv", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("lapin", &["broker/rabbitmq"]),
+    ("liblzma", &["testjob/format"]),
+    ("prost", &["codec"]),
+    ("reqwest", &["testjob/backend/http"]),
+    ("rmpv", &["codec/value"]),
+    ("signal_hook", &["cli"]),
+    ("signal_hook_tokio", &["cli"]),
+    ("sqlx", &["store"]),
+    ("tar", &["testjob/format"]),
+    ("toml", &["config"]),
+    ("tracing_subscriber", &["cli"]),
+];
+
+fn worker() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("worker")
+}
+
+/// Every source file with its path below `worker/`, without tests that stand in a file of their own.
+fn sources() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![worker()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && path.file_name().is_some_and(|name| name != "tests.rs")
+            {
+                let name = path.strip_prefix(worker()).unwrap().to_str().unwrap();
+                found.insert(name.to_owned(), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// The lines of code, numbered: no comments, and nothing after the first `mod tests` block.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| *line != "mod tests {")
+        .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default()))
+}
+
+fn is_in(file: &str, place: &str) -> bool {
+    file == format!("{place}.rs") || file.starts_with(&format!("{place}/"))
+}
+
+/// The modules that a line imports by `crate::a` or `crate::{a, b::c}`.
+fn imports(line: &str) -> Vec<&str> {
+    let name = |text: &'_ str| -> usize {
+        text.find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(text.len())
+    };
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices("crate::") {
+        let rest = &line[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                let list = list.split('}').next().unwrap_or_default();
+                found.extend(list.split(", ").map(|item| &item[..name(item)]));
+            }
+            None => found.push(&rest[..name(rest)]),
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    for (file, text) in sources() {
+        let module = file.split(['/', '.']).next().unwrap_or_default();
+        if module == "lib" {
+            continue;
+        }
+        let allowed = LAYERS.iter().find(|(name, _)| *name == module);
+        let Some((_, allowed)) = allowed else {
+            panic!("worker/{file}: `{module}` is not in the table of layers");
+        };
+        for (number, line) in code(&text) {
+            for target in imports(line) {
+                assert!(
+                    target == module || allowed.contains(&target),
+                    "worker/{file}:{number}: `{module}` may not import `{target}`"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_of_layers_points_one_way() {
+    for (at, (module, allowed)) in LAYERS.iter().enumerate() {
+        for target in *allowed {
+            let below = LAYERS[..at].iter().any(|(name, _)| name == target);
+            assert!(
+                below,
+                "`{module}` imports `{target}`, which is not below it"
+            );
+        }
+        let there = worker().join(format!("{module}.rs")).exists();
+        assert!(there, "the table names `{module}`, which is not there");
+    }
+}
+
+#[test]
+fn a_crate_is_named_only_where_the_table_allows() {
+    for (file, text) in sources() {
+        for (number, line) in code(&text) {
+            for (name, places) in CRATES {
+                let named = line.match_indices(&format!("{name}::")).any(|(at, _)| {
+                    !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+                });
+                assert!(
+                    !named || places.iter().any(|place| is_in(&file, place)),
+                    "worker/{file}:{number}: only {places:?} may name `{name}`"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn each_statement_is_used_once_and_says_why() {
+    let sources = sources();
+    let mut statements = 0;
+    for entry in std::fs::read_dir(worker().join("store/sql")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("-- "), "{name}.sql begins with no comment");
+        let used: usize = sources
+            .values()
+            .flat_map(|text| code(text))
+            .map(|(_, line)| line.matches(&format!("sql!(\"{name}\")")).count())
+            .sum();
+        assert_eq!(used, 1, "sql!(\"{name}\") stands {used} times in the store");
+        statements += 1;
+    }
+    assert!(statements > 0, "there are no statements");
+}

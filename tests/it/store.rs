@@ -1,0 +1,15 @@
+//! Conformance of the store: every verb, on SQLite and on PostgreSQL, through the public interface alone.
+
+mod by_hand;
+mod claims;
+mod enqueue;
+mod leaders;
+mod messages;
+mod outbox;
+mod readers;
+mod rescue;
+mod schema;
+mod sections;
+mod settle;
+mod testjobs;
+mod workers;
