@@ -25,7 +25,7 @@ pub struct Relay(mpsc::Sender<Order>);
 
 #[derive(Debug)]
 enum Order {
-    Ring(Ring),
+    Ring(Box<Ring>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -40,7 +40,7 @@ impl Relay {
     /// Publishes these, after those given before.
     pub async fn publish(&self, rings: Vec<Ring>) {
         for ring in rings {
-            if self.0.send(Order::Ring(ring)).await.is_err() {
+            if self.0.send(Order::Ring(Box::new(ring))).await.is_err() {
                 tracing::debug!("the relay has ended; the outbox keeps the message");
             }
         }
@@ -62,7 +62,7 @@ async fn run(store: Store, broker: Broker, mut orders: mpsc::Receiver<Order>) {
         let (mut rings, mut waiting) = (Vec::new(), Vec::new());
         for order in batch.drain(..) {
             match order {
-                Order::Ring(ring) => rings.push(ring),
+                Order::Ring(ring) => rings.push(*ring),
                 Order::Flush(done) => waiting.push(done),
             }
         }

@@ -144,20 +144,7 @@ pub async fn run(
     registry: Registry,
     mut requests: mpsc::Receiver<Request>,
 ) -> Result<Exit, StoreError> {
-    let member = Member {
-        id: setup.id.clone(),
-        pool: setup.name.clone(),
-        kind: if setup.pool.kind.is_elastic() {
-            "elastic"
-        } else {
-            "pinned"
-        }
-        .into(),
-        host: host(),
-        pid: std::process::id(),
-        slots: setup.pool.slots,
-        lock_key: lock_key(&setup.id),
-    };
+    let member = member(&setup);
     store.anchor_clock().await?;
     store.hold(&member).await?;
     store
@@ -222,6 +209,24 @@ pub async fn run(
     } else {
         exit
     })
+}
+
+/// This worker as the store's list shows it.
+fn member(setup: &Setup) -> Member {
+    let kind = if setup.pool.kind.is_elastic() {
+        "elastic"
+    } else {
+        "pinned"
+    };
+    Member {
+        id: setup.id.clone(),
+        pool: setup.name.clone(),
+        kind: kind.into(),
+        host: host(),
+        pid: std::process::id(),
+        slots: setup.pool.slots,
+        lock_key: lock_key(&setup.id),
+    }
 }
 
 fn rules(setup: &Setup) -> Rules {

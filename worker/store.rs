@@ -175,7 +175,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 enum Db {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Sqlite(Sqlite),
 }
 
@@ -210,7 +210,7 @@ impl Store {
         let db = if config.url.starts_with("sqlite:") {
             Db::Sqlite(Sqlite::open(config)?)
         } else if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
-            Db::Postgres(Postgres::open(config)?)
+            Db::Postgres(Box::new(Postgres::open(config)?))
         } else {
             let reason = "it begins neither with sqlite: nor with postgres://".to_owned();
             return Err(StoreError::Address { reason });

@@ -5,6 +5,8 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
     reason = "a program of measurements: it prints, and what goes wrong ends it"
 )]
 

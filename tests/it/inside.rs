@@ -21,7 +21,6 @@ pub(crate) const QUEUE: &str = "work";
 /// A running worker.
 pub(crate) struct Inside {
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) store: Store,
     ended: JoinHandle<Result<Exit, StoreError>>,
 }
 
@@ -93,12 +92,8 @@ impl Scene {
             id,
         };
         let (requests, receiver) = mpsc::channel(4);
-        let ended = tokio::task::spawn(pool::run(setup, store.clone(), broker, registry, receiver));
-        Inside {
-            requests,
-            store,
-            ended,
-        }
+        let ended = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));
+        Inside { requests, ended }
     }
 
     /// Enqueues tasks, and publishes what announces them.

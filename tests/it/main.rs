@@ -4,7 +4,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a test helper may panic and print; the lints only spare #[test] functions"
+    clippy::disallowed_methods,
+    reason = "a test helper may panic, print, and wait itself for what it spawns; the lints only spare #[test] functions"
 )]
 mod broker;
 mod crash;

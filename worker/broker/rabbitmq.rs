@@ -15,7 +15,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,26 @@ async fn limited<T, E: std::fmt::Display>(
     }
 }
 
+/// Waits until the broker has a message safe.
+async fn confirmed<C>(sent: Result<C, BrokerError>) -> Result<(), BrokerError>
+where
+    C: Future<Output = lapin::Result<Confirmation>>,
+{
+    let confirmation = limited(sent?).await?;
+    if confirmation.is_nack() {
+        return Err(BrokerError::Away(
+            "the broker could not keep a message".into(),
+        ));
+    }
+    match confirmation.take_message() {
+        Some(returned) => Err(BrokerError::Away(format!(
+            "a message came back: {}",
+            returned.reply_text
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Rabbit {
     /// A handle; connects when first used.
     pub fn new(config: RabbitConfig) -> Self {
@@ -220,22 +240,7 @@ impl Rabbit {
             );
             confirms.push(limited(sent).await);
         }
-        let answers = join_all(confirms.into_iter().map(async |confirm| {
-            let confirmation = limited(confirm?).await?;
-            if confirmation.is_nack() {
-                return Err(BrokerError::Away(
-                    "the broker could not keep a message".into(),
-                ));
-            }
-            match confirmation.take_message() {
-                Some(returned) => Err(BrokerError::Away(format!(
-                    "a message came back: {}",
-                    returned.reply_text
-                ))),
-                None => Ok(()),
-            }
-        }))
-        .await;
+        let answers = join_all(confirms.into_iter().map(confirmed)).await;
         if answers
             .iter()
             .any(|answer| matches!(answer, Err(BrokerError::Away(_))))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Answer, Failure, open_broker, open_store, print};
+use crate::clock::Millis;
 use crate::config::Config;
 use crate::outbox;
 use crate::pool;
@@ -59,13 +60,31 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
     let store = open_store(&config)?;
     store.check_schema().await?;
     store.anchor_clock().await?;
-    let after = |time: Duration| {
-        store
-            .clock()
-            .now()
-            .saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
-    };
-    let tasks = match verb {
+    let tasks = tasks(&config, store.clock().now(), verb)?;
+    let enqueued = store.enqueue(&tasks).await?;
+    let broker = open_broker(&config, &store, &pool::member_id("enqueue"));
+    outbox::publish(&store, &broker, &enqueued.rings).await;
+    for task in &tasks {
+        let word = if enqueued.new.contains(&task.id) {
+            "enqueued"
+        } else {
+            "was there already"
+        };
+        print(&format!(
+            "{} {word} ({} on {})",
+            task.id, task.name, task.queue
+        ));
+    }
+    broker.close().await;
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tasks that a verb asks for.
+fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure> {
+    let after =
+        |time: Duration| now.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    Ok(match verb {
         Verb::Fetch {
             backend,
             id,
@@ -112,22 +131,5 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
                 None => task,
             }]
         }
-    };
-    let enqueued = store.enqueue(&tasks).await?;
-    let broker = open_broker(&config, &store, &pool::member_id("enqueue"));
-    outbox::publish(&store, &broker, &enqueued.rings).await;
-    for task in &tasks {
-        let word = if enqueued.new.contains(&task.id) {
-            "enqueued"
-        } else {
-            "was there already"
-        };
-        print(&format!(
-            "{} {word} ({} on {})",
-            task.id, task.name, task.queue
-        ));
-    }
-    broker.close().await;
-    store.close().await;
-    Ok(ExitCode::SUCCESS)
+    })
 }

@@ -89,27 +89,7 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
             value["task"] = serde_json::from_str(&task.task)?;
             print(&serde_json::to_string_pretty(&value)?);
         }
-        Verb::Retry { ids, all_dead } => {
-            let ids = if all_dead {
-                store
-                    .tasks(&Filter {
-                        state: Some(State::Dead),
-                        most: 10_000,
-                        id: None,
-                    })
-                    .await?
-                    .into_iter()
-                    .map(|task| task.id)
-                    .collect()
-            } else {
-                ids
-            };
-            let rings = store.revive(&ids).await?;
-            let broker = open_broker(&config, &store, &pool::member_id("retry"));
-            outbox::publish(&store, &broker, &rings).await;
-            print(&format!("{} of {} tasks run again", rings.len(), ids.len()));
-            broker.close().await;
-        }
+        Verb::Retry { ids, all_dead } => retry(&config, &store, ids, all_dead).await?,
         Verb::Cancel { ids } => {
             for id in ids {
                 let word = match store.cancel(&id, "canceled by hand").await? {
@@ -154,4 +134,34 @@ fn listing(store: &Store, tasks: &[TaskView]) -> String {
         ]);
     }
     rows.to_string()
+}
+
+/// Runs tasks again, and announces them.
+async fn retry(
+    config: &Config,
+    store: &Store,
+    ids: Vec<String>,
+    all_dead: bool,
+) -> Result<(), Failure> {
+    let ids = if all_dead {
+        store
+            .tasks(&Filter {
+                state: Some(State::Dead),
+                most: 10_000,
+                id: None,
+            })
+            .await?
+            .into_iter()
+            .map(|task| task.id)
+            .collect()
+    } else {
+        ids
+    };
+    let rings = store.revive(&ids).await?;
+    let broker = open_broker(config, store, &pool::member_id("retry"));
+    outbox::publish(store, &broker, &rings).await;
+    print(&format!("{} of {} tasks run again", rings.len(), ids.len()));
+    broker.close().await;
+
+    Ok(())
 }

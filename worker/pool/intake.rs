@@ -47,7 +47,7 @@ pub(super) async fn run(worker: Arc<Worker>, mut consumer: Consumer) {
                 while let Ok(delivery) = consumer.deliveries.try_recv() {
                     buffer.push(delivery);
                 }
-                give_back(&worker, buffer.drain(..).collect()).await;
+                give_back(&worker, std::mem::take(&mut buffer)).await;
                 continue;
             }
         };
@@ -62,13 +62,13 @@ pub(super) async fn run(worker: Arc<Worker>, mut consumer: Consumer) {
                     break;
                 }
                 let places = places(&worker, place, count);
-                take(&worker, buffer.drain(..).collect(), places, &disputes).await;
+                take(&worker, std::mem::take(&mut buffer), places, &disputes).await;
             }
         }
     }
     consumer.quiet();
     while consumer.deliveries.recv_many(&mut buffer, BATCH).await > 0 {
-        give_back(&worker, buffer.drain(..).collect()).await;
+        give_back(&worker, std::mem::take(&mut buffer)).await;
     }
 }
 
@@ -86,7 +86,7 @@ fn places(worker: &Worker, place: OwnedSemaphorePermit, count: usize) -> Vec<Own
 async fn take(
     worker: &Arc<Worker>,
     deliveries: Vec<Delivery>,
-    mut places: Vec<OwnedSemaphorePermit>,
+    places: Vec<OwnedSemaphorePermit>,
     disputes: &mpsc::Sender<Incoming>,
 ) {
     crash::point("intake:delivered");
@@ -110,9 +110,18 @@ async fn take(
         }
     }
     set_aside(worker, asides, receipts).await;
-    if claims.is_empty() {
-        return;
+    if !claims.is_empty() {
+        claim(worker, claims, places, disputes).await;
     }
+}
+
+/// Claims in one commit, and begins what was granted.
+async fn claim(
+    worker: &Arc<Worker>,
+    claims: Vec<Incoming>,
+    mut places: Vec<OwnedSemaphorePermit>,
+    disputes: &mpsc::Sender<Incoming>,
+) {
     let requests = claims
         .iter()
         .map(|incoming| ClaimRequest {
@@ -122,15 +131,8 @@ async fn take(
     let answers = patiently(worker, || worker.store.claim(&worker.member.id, &requests)).await;
     drop(requests);
     let Some(answers) = answers else {
-        worker
-            .broker
-            .release(
-                claims
-                    .into_iter()
-                    .map(|incoming| incoming.receipt)
-                    .collect(),
-            )
-            .await;
+        let receipts = claims.into_iter().map(|incoming| incoming.receipt);
+        worker.broker.release(receipts.collect()).await;
         return;
     };
     crash::point("intake:claimed");

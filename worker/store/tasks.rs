@@ -353,6 +353,8 @@ impl Store {
                 rows.push(with(task_row(task)?, json!({ "worker": worker })));
             }
         }
+        // Always in the same order: two workers that claim the same tasks wait for one another, never in a circle.
+        rows.sort_by(|one, other| one["id"].as_str().cmp(&other["id"].as_str()));
         let answer = self.single("claim", Op::new(sql!("claim"), &rows)?).await?;
         let mut claimed: HashMap<String, Claimed> = typed::<ClaimRow>(answer)?
             .into_iter()

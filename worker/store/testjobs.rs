@@ -381,6 +381,10 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Value`] if a value cannot be written as JSON.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a column of what is published"
+    )]
     pub fn publish_fetch(
         &self,
         task: &TaskId,

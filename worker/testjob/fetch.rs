@@ -8,7 +8,7 @@ use super::backend::{BackendError, Collected, Summary};
 use super::stage::{Progress, Staged, stage};
 use super::{POSTPROCESS, Services, Target, plugin_task};
 use crate::handler::{Context, Fatal, Outcome};
-use crate::store::{Begun, Fetched};
+use crate::store::{Begun, Fetched, Op, RunCounts};
 use crate::task::Task;
 
 /// What a fetch task asks for.
@@ -100,7 +100,7 @@ pub(super) async fn run(
         }
     })
     .await?;
-    let (answer, mut with, counts) = match staged {
+    let (answer, with, counts) = match staged {
         Staged::All {
             answer,
             rest,
@@ -120,25 +120,52 @@ pub(super) async fn run(
             });
         }
     };
-    let project = services.config.project(&order.target.project);
-    let queue = services.config.route(POSTPROCESS);
-    let follow = project
-        .plugins
-        .iter()
-        .map(|plugin| plugin_task(queue, &order, testjob, generation, plugin))
-        .collect::<Vec<_>>();
-    let plugins = project
-        .plugins
-        .iter()
-        .cloned()
-        .zip(follow.iter().map(|task| task.id.clone()))
-        .collect::<Vec<_>>();
-    with.extend(context.store().publish_fetch(
-        &task.id,
+    let published = Published {
         run,
         testjob,
         generation,
-        &counts,
+        counts,
+    };
+    publish(&services, &order, &context, &published, summary, with)
+}
+
+/// What there is to publish.
+struct Published {
+    run: i64,
+    testjob: i64,
+    generation: i64,
+    counts: RunCounts,
+}
+
+/// The outcome that publishes a run, with the tasks of the project's plugins.
+fn publish(
+    services: &Services,
+    order: &Order,
+    context: &Context,
+    published: &Published,
+    summary: Summary,
+    mut with: Vec<Op>,
+) -> anyhow::Result<Outcome> {
+    let Published {
+        run,
+        testjob,
+        generation,
+        counts,
+    } = published;
+    let plugins = services.config.project(&order.target.project).plugins;
+    let queue = services.config.route(POSTPROCESS);
+    let follow = plugins
+        .iter()
+        .map(|plugin| plugin_task(queue, order, *testjob, *generation, plugin))
+        .collect::<Vec<_>>();
+    let ids = follow.iter().map(|task| task.id.clone());
+    let plugins = plugins.into_iter().zip(ids).collect::<Vec<_>>();
+    with.extend(context.store().publish_fetch(
+        context.task(),
+        *run,
+        *testjob,
+        *generation,
+        counts,
         &word(summary),
         &plugins,
     )?);
@@ -191,7 +218,11 @@ fn word(summary: Summary) -> Fetched {
     };
     let reason = failure.map(|failure| match failure {
         Value::String(text) => text,
-        other => other.to_string(),
+        other @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Array(_)
+        | Value::Object(_)) => other.to_string(),
     });
     Fetched {
         status,

@@ -58,10 +58,17 @@ impl Order {
                 .map(str::to_owned)
                 .ok_or_else(|| missing(key))
         };
+        let plugin = text("plugin", 2)?;
+        if !KNOWN.contains(&plugin.as_str()) {
+            let known = KNOWN.join(", ");
+            return Err(Fatal(format!(
+                "unknown plugin {plugin:?} (there are: {known})"
+            )));
+        }
         Ok(Self {
             testjob: number("testjob", 0)?,
             generation: number("generation", 1)?,
-            plugin: text("plugin", 2)?,
+            plugin,
             backend: text("backend", 3)?,
             id: text("id", 4)?,
             project: text("project", 5)?,
@@ -83,12 +90,6 @@ pub(super) async fn run(
         id,
         project,
     } = Order::of(&task)?;
-    if !KNOWN.contains(&plugin.as_str()) {
-        anyhow::bail!(Fatal(format!(
-            "unknown plugin {plugin:?} (there are: {})",
-            KNOWN.join(", ")
-        )));
-    }
     let (backend, _, _) = services.source(&backend, &project).map_err(Fatal)?;
     let run = context
         .patiently(|| {

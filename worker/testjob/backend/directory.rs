@@ -299,11 +299,13 @@ fn list(
 
 fn io(id: &str, path: &Path, error: &std::io::Error) -> BackendError {
     let text = format!("test job {id:?}: {}: {error}", path.display());
-    match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
-            BackendError::Final(text)
-        }
-        _ => BackendError::Temporary(text),
+    if matches!(
+        error.kind(),
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+    ) {
+        BackendError::Final(text)
+    } else {
+        BackendError::Temporary(text)
     }
 }
 
