@@ -6,6 +6,7 @@ mod bell;
 mod bench;
 mod child;
 mod folder;
+mod private;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ pub(crate) use bell::{Bell, Kind, Peer, next};
 pub(crate) use bench::{BackEnd, Bench, LONG, id, member, task};
 pub(crate) use child::{Child, run};
 pub(crate) use folder::Folder;
+pub(crate) use private::Private;
 
 /// How long a test waits for what should take milliseconds: a busy machine of two cores is slow.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -87,7 +89,7 @@ pub(crate) async fn wait_until(what: &str, limit: Duration, mut holds: impl Asyn
 
 /// The address of a server that `scripts/services` started.
 fn server(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
+    private::address(variable).unwrap_or_else(|| {
         panic!(
             "{variable} is not set: run the tests with scripts/test, or with \
              `scripts/services --fast -- cargo nextest run`"

@@ -8,12 +8,15 @@
     reason = "a test helper may panic, print, and wait itself for what it spawns; the lints only spare #[test] functions"
 )]
 mod broker;
+mod compile_fail;
+mod connections;
 mod crash;
 mod demo;
 mod drain;
 mod harness;
 mod inside;
 mod layers;
+mod model;
 mod program;
 mod scene;
 mod store;

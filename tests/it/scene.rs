@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use longshore::lab::{Lab, LabAttachment, LabJob, LabSuite};
@@ -26,6 +26,7 @@ pub(crate) struct Scene {
     pub(crate) config: PathBuf,
     half: Arc<AtomicU64>,
     looks: Arc<AtomicU64>,
+    blind: Arc<AtomicBool>,
 }
 
 /// Everything that readers get of a test job, but for its numbers.
@@ -70,11 +71,13 @@ async fn play<F: Future<Output = ()>>(
          [projects.\"*\"]\nplugins = [\"tradefed\", \"kernel-log\"]\n[projects.\"bare/bare\"]\nplugins = []\n",
         lab.rest_url(),
     );
-    let rest = if rest.contains("[worker]") {
-        rest
-    } else {
-        format!("{rest}{WORKER}")
-    };
+    let mut rest = rest;
+    if !rest.contains("[worker]") {
+        rest.push_str(WORKER);
+    }
+    if !rest.contains("[pools") {
+        rest.push_str(POOLS);
+    }
     let config = bench.write_config(
         &url,
         &format!(
@@ -93,6 +96,7 @@ async fn play<F: Future<Output = ()>>(
         config,
         half: Arc::default(),
         looks: Arc::default(),
+        blind: Arc::default(),
     });
     let stop = CancellationToken::new();
     let watching = tokio::task::spawn(watch(Arc::clone(&scene), stop.clone()));
@@ -111,10 +115,17 @@ async fn play<F: Future<Output = ()>>(
 const WORKER: &str = "[worker]\nlease = \"3s\"\ngrace = \"8s\"\nmargin = \"1s\"\ncheckpoint_every = \"100ms\"\n\
     [tasks.default]\nbackoff_min = \"100ms\"\nbackoff_max = \"1s\"\n";
 
+/// No budget: on a busy machine even a short fetch could outrun one.
+const POOLS: &str = "[pools.fetch]\nkind = \"elastic\"\nqueues = [\"ci_fetch\"]\nslots = 8\n\
+    [pools.postprocess]\nkind = \"pinned\"\nqueues = [\"ci_fetch_postprocess\"]\nslots = 2\n";
+
 /// Looks at the published views until told to stop: each run there has exactly the tests that it says.
 async fn watch(scene: Arc<Scene>, stop: CancellationToken) {
     let broken = "select count(*) from published_runs p where p.tests <> (select count(*) from published_tests t where t.run = p.run)";
     while !stop.is_cancelled() {
+        if scene.blind.load(Ordering::Relaxed) {
+            return;
+        }
         let half = scene.bench.number(broken).await;
         scene
             .half
@@ -315,6 +326,11 @@ impl Scene {
             metrics,
             files,
         }
+    }
+
+    /// The database will not answer for a while: nobody can look.
+    pub(crate) fn pause_watching(&self) {
+        self.blind.store(true, Ordering::Relaxed);
     }
 
     /// Waits until nothing is left to do: no task is open, nothing is in the outbox.

@@ -472,7 +472,8 @@ impl Store {
             .await
     }
 
-    /// A page of published tests, full as long as there are more.
+    /// A page of published tests, full as long as there are more. One that goes on after another stays in that
+    /// one's generation: if that was replaced meanwhile it is empty, and [`TestJobView::visible`] says so.
     ///
     /// # Errors
     ///
@@ -485,23 +486,43 @@ impl Store {
             logs,
             most,
         } = page;
-        let (mut run, mut seq) = (*run, *seq);
-        let mut found: Vec<TestView> = Vec::new();
+        let from = (*run, *seq);
         loop {
-            let rest = most - i64::try_from(found.len()).unwrap_or(i64::MAX);
-            let row = json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": rest });
-            // The statement stops where a run ends.
-            let some: Vec<TestView> = self.read(sql!("read_tests"), &[row]).await?;
-            let Some(last) = some.last() else {
-                return Ok(found);
+            let ((mut run, mut seq), mut found) = (from, Vec::<TestView>::new());
+            let mut statements = 0;
+            loop {
+                let rest = most - i64::try_from(found.len()).unwrap_or(i64::MAX);
+                let row = json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": rest });
+                // The statement stops where a run ends.
+                let some: Vec<TestView> = self.read(sql!("read_tests"), &[row]).await?;
+                statements += 1;
+                let Some(last) = some.last() else {
+                    break;
+                };
+                (run, seq) = (last.run, last.seq);
+                let full = i64::try_from(some.len()).unwrap_or(i64::MAX) >= rest;
+                found.extend(some);
+                if full {
+                    break;
+                }
+            }
+            // Several statements are several snapshots: a generation that was replaced in between is read anew.
+            let replaced = match found.first() {
+                Some(first) if statements > 1 && from.0 == 0 => !self.is_visible(first.run).await?,
+                Some(_) | None => false,
             };
-            (run, seq) = (last.run, last.seq);
-            let full = i64::try_from(some.len()).unwrap_or(i64::MAX) >= rest;
-            found.extend(some);
-            if full {
+            if !replaced {
                 return Ok(found);
             }
         }
+    }
+
+    /// Whether readers see a run now.
+    async fn is_visible(&self, run: i64) -> Result<bool, StoreError> {
+        let found: Vec<Value> = self
+            .read(sql!("run_visible"), &[json!({ "run": run })])
+            .await?;
+        Ok(!found.is_empty())
     }
 
     /// A page of published metrics.

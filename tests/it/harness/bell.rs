@@ -222,6 +222,27 @@ impl Bell {
         format!("permissions/{}/guest", self.vhost)
     }
 
+    /// Closes every connection of this test's virtual host, at least one.
+    pub(crate) async fn cut_all(&self) {
+        let path = format!("vhosts/{}/connections", self.vhost);
+        let names = wait_for("RabbitMQ lists the connections", LIMIT, async || {
+            let all = self.api(Method::GET, &path, None).await;
+            let names = all
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["name"].as_str().unwrap().to_owned());
+            Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty())
+        })
+        .await;
+        for name in names {
+            let name = name.replace(' ', "%20").replace('>', "%3E");
+            let address = format!("{}/connections/{name}", server("LONGSHORE_TEST_AMQP_API"));
+            // One that has ended by itself meanwhile is as good as cut.
+            drop(self.client.delete(&address).send().await.unwrap());
+        }
+    }
+
     /// The path of a queue in the management API.
     pub(crate) fn queue_path(&self, queue: &str) -> String {
         format!("queues/{}/{queue}", self.vhost)

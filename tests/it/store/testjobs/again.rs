@@ -35,6 +35,7 @@ async fn asked_for_again_a_finished_test_job_begins_its_next_generation(bench: B
     assert_eq!((second.testjob, second.generation), (first.testjob, 2));
     assert_ne!(second.run, first.run);
     // An attempt that begins again does not ask for a third.
+    bench.clock.advance(std::time::Duration::from_millis(1));
     let store = &bench.store;
     let again = store
         .begin_fetch(&second.task, second.epoch, &target("g", true))

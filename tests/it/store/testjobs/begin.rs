@@ -36,6 +36,7 @@ async fn a_new_test_job_gets_a_run_of_its_first_generation(bench: Bench) {
 
 async fn the_same_task_finds_its_run_again(bench: Bench) {
     let first = fetch(&bench, "f", false).await;
+    bench.clock.advance(std::time::Duration::from_millis(1));
     let again = bench
         .store
         .begin_fetch(&first.task, first.epoch, &target("f", false))
