@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod drain;
 mod harness;
+mod hostile;
 mod inside;
 mod layers;
 mod program;
