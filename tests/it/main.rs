@@ -15,6 +15,7 @@ mod harness;
 mod hostile;
 mod inside;
 mod layers;
+mod overrun;
 mod program;
 mod scene;
 mod store;
