@@ -19,4 +19,5 @@ mod overrun;
 mod program;
 mod scene;
 mod store;
+mod windows;
 mod zombie;
