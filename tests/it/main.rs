@@ -17,6 +17,7 @@ mod inside;
 mod layers;
 mod overrun;
 mod program;
+mod real_input;
 mod scene;
 mod store;
 mod windows;
