@@ -111,6 +111,27 @@ async fn play<F: Future<Output = ()>>(
     );
 }
 
+/// Makes of each `async fn(Arc<Scene>)` two tests, `name::sqlite` and `name::postgres`; `settings` go into the
+/// configuration.
+macro_rules! on_both_with {
+    ($settings:expr; $($name:ident),+ $(,)?) => {
+        $(mod $name {
+            use $crate::harness::BackEnd;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                $crate::scene::scene(BackEnd::Sqlite, $settings, super::$name).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                $crate::scene::scene(BackEnd::Postgres, $settings, super::$name).await;
+            }
+        })+
+    };
+}
+pub(crate) use on_both_with;
+
 /// Short leases and graces, so that a test does not wait long for what it is about.
 const WORKER: &str = "[worker]\nlease = \"3s\"\ngrace = \"8s\"\nmargin = \"1s\"\ncheckpoint_every = \"100ms\"\n\
     [tasks.default]\nbackoff_min = \"100ms\"\nbackoff_max = \"1s\"\n";
@@ -170,6 +191,23 @@ impl Scene {
                 .suite(LabSuite::generated("0_suite", 10))
                 .log(20),
         );
+    }
+
+    /// Changes the configuration, for whoever is started from now on.
+    pub(crate) fn configure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        assert!(
+            text.contains(from),
+            "the configuration has no {from:?}:\n{text}"
+        );
+        std::fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// Puts a file of a test job where the backend `dir` finds it.
+    pub(crate) fn file(&self, id: &str, name: &str, bytes: impl AsRef<[u8]>) {
+        let folder = self.bench.folder.join("results").join(id);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), bytes).unwrap();
     }
 
     /// Runs a verb of the program with this deployment's configuration; it must succeed.

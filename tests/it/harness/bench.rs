@@ -135,6 +135,15 @@ impl Bench {
         }
     }
 
+    /// The texts that a query behind the store's back answers (PostgreSQL).
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
+        let mut connection = self.postgres().await;
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        let rows = sqlx::query(sql).fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     async fn sqlite(&self) -> sqlx::SqliteConnection {
         sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.folder.join("store.db"))
