@@ -47,7 +47,8 @@ async fn once(servers: &Servers, back: Back) -> f64 {
     rate
 }
 
-fn small(number: u64) -> LabJob {
+/// A finished test job.
+pub(crate) fn small(number: u64) -> LabJob {
     let tests = (0..6).map(|index| LabTest::new(format!("test-{index}"), "pass"));
     let metrics = (0..4).map(|index| {
         LabTest::new(format!("speed-{index}"), "pass").measured(format!("{index}.25"), "MB/s")

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::lab::LabJob;
-
 use crate::scene::{Back, Scene};
 use crate::servers::Servers;
-use crate::{Figure, figure, median};
+use crate::{Figure, fetch, figure, median};
 
 const STARTS: usize = 20;
 const SETTLING: Duration = Duration::from_secs(4);
@@ -29,7 +27,7 @@ pub(crate) async fn run(servers: &Servers) -> Vec<Figure> {
         worker.ended().await;
         let mut times = Vec::with_capacity(STARTS);
         for number in 0..STARTS {
-            let job = LabJob::new((1000 + number).to_string());
+            let job = fetch::small(1000 + number as u64);
             let task = scene.fetch_task(&job.id);
             scene.lab.put(job);
             scene.enqueue(std::slice::from_ref(&task)).await;
