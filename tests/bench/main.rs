@@ -11,10 +11,19 @@
 )]
 
 mod bare;
+mod cts;
+mod deaths;
+mod fetch;
+mod finished;
+mod idle;
 mod noop;
+mod scene;
 mod servers;
 
 use servers::Servers;
+
+/// What can be asked for, in the order in which it runs.
+const SECTIONS: [&str; 6] = ["noop", "fetch", "cts", "deaths", "idle", "finished"];
 
 /// One line of the table.
 pub(crate) struct Figure {
@@ -28,29 +37,46 @@ pub(crate) fn figure(what: impl Into<String>, value: impl Into<String>) -> Figur
     Figure { what, value }
 }
 
-/// The median and the spread of several runs.
+/// The median of several runs; leaves them sorted.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The smallest value that `part` of the values do not exceed; leaves them sorted.
+pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let rank = (values.len() as f64 * part).ceil() as usize;
+    values[rank.max(1) - 1]
 }
 
 #[tokio::main]
 async fn main() {
+    let _installed = rustls::crypto::ring::default_provider().install_default();
     let wanted = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with("--"))
         .collect::<Vec<_>>();
     let wants = |section: &str| wanted.is_empty() || wanted.iter().any(|word| word == section);
+    for word in &wanted {
+        assert!(
+            SECTIONS.contains(&word.as_str()),
+            "no section {word}: there are {SECTIONS:?}"
+        );
+    }
     let servers = Servers::from_env();
     let mut figures = Vec::new();
-    if wants("noop") {
-        figures.extend(noop::run(&servers).await);
+    for section in SECTIONS.into_iter().filter(|section| wants(section)) {
+        eprintln!("{section} …");
+        figures.extend(match section {
+            "noop" => noop::run(&servers).await,
+            "fetch" => fetch::run(&servers).await,
+            "cts" => cts::run(&servers).await,
+            "deaths" => deaths::run(&servers).await,
+            "idle" => idle::run(&servers).await,
+            _ => finished::run(&servers).await,
+        });
     }
-    println!(
-        "\n{} · {} cores",
-        servers::machine(),
-        std::thread::available_parallelism().map_or(0, usize::from)
-    );
+    println!("\n{}", servers.head().await);
     for Figure { what, value } in figures {
         println!("{what:<58} {value}");
     }
