@@ -164,7 +164,7 @@ fn load(path: Option<PathBuf>) -> Result<Arc<Config>, Failure> {
 /// Logs go to standard error; `LONGSHORE_LOG` says how much, `info` by default.
 fn logs(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LONGSHORE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=error,lapin=error"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=error,lapin=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

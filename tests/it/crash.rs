@@ -1,7 +1,11 @@
 //! A worker ends at every single step of a fetch and of a plugin; another one finishes, and what readers get
 //! is row for row what an undisturbed worker publishes. Nobody ever sees a part of it (the scene watches).
 
-use crate::harness::{BackEnd, LIMIT};
+use std::time::Duration;
+
+use longshore::lab::{Effect, Fault};
+
+use crate::harness::{BackEnd, LIMIT, wait_until};
 use crate::scene::{OWN, scene};
 
 /// Ends `pool`'s worker at `point`, lets another finish, and compares with an undisturbed job.
@@ -45,6 +49,70 @@ async fn survives(back_end: BackEnd, pool: &'static str, point: &'static str) {
         drop((helper, heir));
     })
     .await;
+}
+
+/// Tells a worker in the middle of a fetch to stop, ends it at `point` of its hand-off, and lets another finish.
+async fn survives_in_a_drain(back_end: BackEnd, point: &'static str) {
+    scene(back_end, "", async |scene| {
+        scene.job("1");
+        scene.job("2");
+        let slow = Fault::new("/logs", Effect::Drip(Duration::from_millis(100)));
+        scene.lab.fail(slow);
+        let mut doomed = scene.doomed("fetch", point);
+        scene.fetch("lab", "1").await;
+        wait_until("the log is being read", 2 * LIMIT, async || {
+            scene.lab.count("/logs") > 0
+        })
+        .await;
+        doomed.signal("TERM");
+        let status = doomed.ended(2 * LIMIT).await;
+        assert!(
+            !status.success(),
+            "{point} was never reached:\n{}",
+            doomed.log()
+        );
+        scene.lab.heal();
+        let _heirs = (scene.worker("fetch"), scene.worker("postprocess"));
+        scene.reaches("lab", "1", "complete").await;
+        scene.fetch("lab", "2").await;
+        scene.reaches("lab", "2", "complete").await;
+        scene.settles().await;
+        let (disturbed, undisturbed) = (scene.seen("lab", "1").await, scene.seen("lab", "2").await);
+        assert!(
+            disturbed == undisturbed,
+            "after the end at {point} the results differ"
+        );
+    })
+    .await;
+}
+
+macro_rules! drain_points {
+    ($($name:ident = $point:literal,)+) => {
+        mod drain {
+            $(mod $name {
+                use crate::harness::BackEnd;
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn sqlite() {
+                    super::super::survives_in_a_drain(BackEnd::Sqlite, $point).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn postgres() {
+                    super::super::survives_in_a_drain(BackEnd::Postgres, $point).await;
+                }
+            })+
+        }
+    };
+}
+
+drain_points! {
+    ready_to_hand_off = "settle:ready",
+    before_the_hand_off = "settle:before",
+    after_the_hand_off = "settle:after",
+    handed_off = "settle:stored",
+    acknowledged = "settle:acknowledged",
+    before_leaving = "leave:before",
 }
 
 macro_rules! points {
