@@ -20,9 +20,9 @@ use crate::task::Task;
 const BATCH: usize = 256;
 /// Between two tries while the store is away.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long a redelivery waits to see whether its task's owner is dead: a killed worker's lock is free
-/// within milliseconds, and a live one's stays.
-const DISPUTE: [u64; 6] = [5, 20, 50, 100, 300, 700];
+/// Before each look at whether a redelivered task's owner is dead, in milliseconds: a killed worker's lock is free within
+/// milliseconds, on a busy server within some hundred, and a live one's stays. The steps are what a look may come too late.
+const DISPUTE: [u64; 14] = [0, 5, 10, 20, 40, 50, 50, 50, 75, 100, 100, 150, 250, 300];
 
 /// A delivery that can be read.
 struct Incoming {
@@ -303,6 +303,10 @@ async fn dispute(worker: &Worker, incoming: Incoming, disputes: mpsc::Sender<Inc
         1
     };
     for wait in DISPUTE.iter().take(looks) {
+        tokio::select! {
+            () = worker.quiet.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_millis(*wait)) => {}
+        }
         match worker.store.dead_among(std::slice::from_ref(&owner)).await {
             Ok(dead) if dead.is_empty() => {}
             Ok(_) => {
@@ -312,10 +316,6 @@ async fn dispute(worker: &Worker, incoming: Incoming, disputes: mpsc::Sender<Inc
                 return;
             }
             Err(error) => tracing::warn!(%error, "the owner of a task could not be looked for"),
-        }
-        tokio::select! {
-            () = worker.quiet.cancelled() => break,
-            () = tokio::time::sleep(Duration::from_millis(*wait)) => {}
         }
     }
     tracing::debug!(task.id = %incoming.task.id, owner = %owner, "dropped a delivery whose task a live worker has");
