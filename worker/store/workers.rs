@@ -361,17 +361,19 @@ impl Store {
             .0)
     }
 
-    /// Removes ended tasks older than `tasks`, and workers that ended before then. Returns how many tasks.
+    /// Removes ended tasks older than `tasks`, and workers that ended before then or an hour ago: each look at what
+    /// the dead held goes through them. Returns how many tasks.
     ///
     /// # Errors
     ///
     /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
     pub async fn sweep(&self, fence: &Fence, tasks: Duration) -> Result<usize, StoreError> {
-        let row = json!({ "before": self.0.clock.now() - millis(tasks) });
+        let before = |age: Duration| json!({ "before": self.0.clock.now() - millis(age) });
+        let workers = before(tasks.min(Duration::from_secs(3600)));
         let ops = vec![
             fence.op()?,
-            Op::one(sql!("sweep_workers"), &row)?,
-            Op::one(sql!("sweep_tasks"), &row)?,
+            Op::one(sql!("sweep_workers"), &workers)?,
+            Op::one(sql!("sweep_tasks"), &before(tasks))?,
         ];
         Ok(self
             .command("sweep", ops)

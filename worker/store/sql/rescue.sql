@@ -5,7 +5,7 @@ update tasks set worker = null, crashes = tasks.crashes + 1, rung_at = {now}, ca
   ended_at = case when tasks.cancel = 1 or tasks.crashes + 1 >= i.crash_limit then {now} end,
   reason = case when tasks.cancel = 1 then 'canceled by hand' when tasks.crashes + 1 >= i.crash_limit
     then 'its worker died ' || (tasks.crashes + 1) || ' times while it ran (limit ' || i.crash_limit || ')' end
-from {rows crash_limit bigint}
-where tasks.id in (select t.id from workers w join tasks t on t.worker = w.id and t.state = 'running'
-  where w.state in ('lost', 'stopped') limit 500) and tasks.state = 'running'
+from {rows crash_limit bigint}, (select t.id as id from workers w join tasks t on t.worker = w.id and t.state = 'running'
+  where w.state in ('lost', 'stopped') limit 500) as gone
+where tasks.id = gone.id and tasks.state = 'running'
 returning tasks.id, tasks.state, tasks.name
