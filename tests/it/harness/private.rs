@@ -15,6 +15,15 @@ pub(super) fn address(variable: &str) -> Option<String> {
     }
 }
 
+/// What `scripts/services` says of the servers that it started.
+const NAMES: [&str; 5] = [
+    "LONGSHORE_TEST_AMQP_API",
+    "LONGSHORE_TEST_AMQP_MANAGE",
+    "LONGSHORE_TEST_AMQP_URL",
+    "LONGSHORE_TEST_PG_URL",
+    "LONGSHORE_TEST_SERVICES_DIR",
+];
+
 /// Stops the servers when it is dropped.
 pub(crate) struct Private(Child);
 
@@ -24,6 +33,8 @@ impl Private {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
         let mut child = Command::new(script)
             .arg("--fast")
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| !NAMES.iter().any(|own| *own == name)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -37,7 +48,8 @@ impl Private {
                 .and_then(|line| line.split_once('='))
                 .expect("an export");
             own.insert(name.to_owned(), value.trim_matches('\'').to_owned());
-            if own.len() == 5 {
+            // The script prints what it inherited, too.
+            if NAMES.iter().all(|name| own.contains_key(*name)) {
                 break;
             }
         }
