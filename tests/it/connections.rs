@@ -22,9 +22,16 @@ struct Busy {
     worker: Inside,
     go: Arc<Notify>,
     ended: Arc<AtomicU32>,
+    queue: &'static str,
 }
 
 async fn busy(scene: &Scene, made: Made) -> Busy {
+    busy_on(scene, made, QUEUE).await
+}
+
+/// The same on another queue; the long task is called as the queue is.
+async fn busy_on(scene: &Scene, mut made: Made, queue: &'static str) -> Busy {
+    made.pool.queues = vec![queue.into()];
     let (begun, go, ended) = (
         Arc::new(Notify::new()),
         Arc::new(Notify::new()),
@@ -35,7 +42,7 @@ async fn busy(scene: &Scene, made: Made) -> Busy {
     registry.add("demo", move |task, context| {
         let (tell, wait, count) = (Arc::clone(&tell), Arc::clone(&wait), Arc::clone(&count));
         async move {
-            if task.id.as_str() == "long" {
+            if task.id.as_str() == queue {
                 context.save(&1).await?;
                 tell.notify_one();
                 wait.notified().await;
@@ -46,22 +53,28 @@ async fn busy(scene: &Scene, made: Made) -> Busy {
     });
     let worker = scene.inside(registry, made);
     scene
-        .enqueue(&[Task::new("demo", QUEUE).with_id("long")])
+        .enqueue(&[Task::new("demo", queue).with_id(queue)])
         .await;
     begun.notified().await;
-    Busy { worker, go, ended }
+    Busy {
+        worker,
+        go,
+        ended,
+        queue,
+    }
 }
 
 impl Busy {
     /// The attempt ends, once and as the first; another task still gets through; the worker stops in order.
     async fn goes_on(self, scene: &Scene) {
+        let after = format!("after {}", self.queue);
         scene
-            .enqueue(&[Task::new("demo", QUEUE).with_id("after")])
+            .enqueue(&[Task::new("demo", self.queue).with_id(&after)])
             .await;
-        scene.task_reaches("after", State::Done).await;
+        scene.task_reaches(&after, State::Done).await;
         self.go.notify_one();
-        scene.task_reaches("long", State::Done).await;
-        let view = scene.bench.view("long").await;
+        scene.task_reaches(self.queue, State::Done).await;
+        let view = scene.bench.view(self.queue).await;
         assert_eq!(
             (view.epoch.get(), view.crashes, view.failures),
             (1, 0, 0),
@@ -106,8 +119,8 @@ async fn a_delivery_that_comes_again_while_its_attempt_runs_is_dropped() {
         let busy = busy(&scene, Made::default()).await;
         // The same announcement twice more, as a relay does that died before it said what it had published.
         let twice = [
-            Task::new("demo", QUEUE).with_id("long"),
-            Task::new("demo", QUEUE).with_id("long"),
+            Task::new("demo", QUEUE).with_id(QUEUE),
+            Task::new("demo", QUEUE).with_id(QUEUE),
         ];
         scene.announce(&twice).await;
         busy.goes_on(&scene).await;
@@ -149,6 +162,10 @@ async fn a_task_that_is_longer_than_the_consumer_timeout_is_never_delivered_agai
         let mut made = Made::default();
         made.worker.hold = Duration::from_secs(10);
         let busy = busy(&scene, made).await;
+        // One that holds on for too long: its channel is closed, and its attempt does not notice.
+        let mut holding = Made::default();
+        holding.worker.hold = Duration::from_secs(1500);
+        let closed = busy_on(&scene, holding, "held").await;
         let control = bell(&scene).peer().await;
         control.broker.declare(&["control".into()]).await.unwrap();
         scene
@@ -162,8 +179,12 @@ async fn a_task_that_is_longer_than_the_consumer_timeout_is_never_delivered_agai
             .expect("RabbitMQ took the control's delivery away")
             .unwrap();
         assert!(again.redelivered, "the timeout is in force");
-        assert_eq!(scene.bench.view("long").await.state, State::Running);
+        assert_eq!(scene.bench.view(QUEUE).await.state, State::Running);
         drop((first, again));
+        // Each sees at its end that nothing is left to do.
+        busy.go.notify_one();
+        scene.task_reaches(QUEUE, State::Done).await;
+        closed.goes_on(&scene).await;
         busy.goes_on(&scene).await;
     })
     .await;
@@ -187,7 +208,7 @@ async fn a_broker_that_blocks_publishers_only_delays_what_is_to_be_published() {
             .await
             .unwrap();
         busy.go.notify_one();
-        scene.task_reaches("long", State::Done).await;
+        scene.task_reaches(QUEUE, State::Done).await;
         assert_eq!(scene.bench.view("blocked").await.state, State::Queued);
         servers
             .manage("rabbitmqctl", &["set_vm_memory_high_watermark", "0.6"])
