@@ -95,7 +95,7 @@ async fn renew(
 }
 
 /// Tasks that the store says we run and that we do not: a claim whose answer was lost, an outcome that was
-/// refused. What is so at two looks in a row is no claim or settlement under way, and runs again.
+/// refused. What is so for [`ORPHANED`] is no claim or settlement under way, and runs again.
 async fn give_up_orphans(
     worker: &Worker,
     held: Vec<Held>,
