@@ -1,5 +1,5 @@
 -- An attempt's outcome, under its epoch; one that would run again is canceled if somebody asked for that. No row
--- back: the lease is lost and nothing was written. Uses tasks_pkey.
+-- back: the lease is lost and nothing was written. Uses tasks_pkey (and `|| ''` keeps PostgreSQL from walking an index of all that is running).
 update tasks set worker = null, queue = coalesce(i.queue, tasks.queue),
   state = case when tasks.cancel = 1 and i.state in ('queued', 'waiting') then 'canceled' else i.state end,
   run_at = case when i.state = 'waiting' then {now} + i.delay end,
@@ -11,5 +11,5 @@ update tasks set worker = null, queue = coalesce(i.queue, tasks.queue),
   checkpoint_at = case when i.checkpoint is not null then {now} else tasks.checkpoint_at end,
   result = i.result, reason = i.reason, cancel = 0
 from {rows id text, epoch bigint, state text, queue text, delay bigint, failed bigint, interrupted bigint, checkpoint text, result text, reason text}
-where tasks.id = i.id and tasks.epoch = i.epoch and tasks.state = 'running'
+where tasks.id = i.id and tasks.epoch = i.epoch and tasks.state || '' = 'running'
 returning tasks.id
