@@ -5,6 +5,7 @@
 //! message that comes again is dropped by the claim.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -82,9 +83,30 @@ pub struct Consumer {
     /// The deliveries.
     pub deliveries: mpsc::Receiver<Delivery>,
     quiet: CancellationToken,
+    attached: Attached,
+}
+
+/// Whether a consumer has its queues right now. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Attached(Arc<AtomicBool>);
+
+impl Attached {
+    /// Whether it has.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, attached: bool) {
+        self.0.store(attached, Ordering::Relaxed);
+    }
 }
 
 impl Consumer {
+    /// Whether it has its queues: false while the broker is away.
+    pub fn attached(&self) -> Attached {
+        self.attached.clone()
+    }
+
     /// Takes nothing new. What is delivered already still comes.
     pub fn quiet(&self) {
         self.quiet.cancel();
@@ -116,12 +138,22 @@ impl Broker {
     /// connection, until it is made quiet.
     pub fn consume(&self, queues: &[String], prefetch: u16) -> Consumer {
         let (sender, deliveries) = mpsc::channel(usize::from(prefetch).max(1));
-        let quiet = CancellationToken::new();
+        let (quiet, attached) = (CancellationToken::new(), Attached::default());
         match self {
-            Self::Embedded(broker) => broker.consume(queues, prefetch, sender, quiet.clone()),
-            Self::Rabbit(broker) => broker.consume(queues, prefetch, sender, quiet.clone()),
+            // Its store is its broker: there is nothing to attach to.
+            Self::Embedded(broker) => {
+                attached.set(true);
+                broker.consume(queues, prefetch, sender, quiet.clone());
+            }
+            Self::Rabbit(broker) => {
+                broker.consume(queues, prefetch, sender, quiet.clone(), attached.clone());
+            }
         }
-        Consumer { deliveries, quiet }
+        Consumer {
+            deliveries,
+            quiet,
+            attached,
+        }
     }
 
     /// Acknowledges deliveries. One whose connection has ended is delivered again, and dropped then.

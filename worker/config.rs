@@ -26,6 +26,7 @@ mod reading;
 mod secret;
 mod section;
 mod store;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -37,6 +38,7 @@ pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
 pub use secret::Secret;
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
+pub use surroundings::{Http, Identity, Kubernetes};
 pub use worker::{Limits, LogFormat, Retention, Worker};
 
 use document::Document;
@@ -55,6 +57,10 @@ pub struct Config {
     pub broker: Broker,
     /// `[worker]`: how a worker lives.
     pub worker: Worker,
+    /// `[http]`: what a worker shows of itself.
+    pub http: Http,
+    /// `[kubernetes]`: what it knows of its pod.
+    pub kubernetes: Kubernetes,
     /// `[pools]`, by name. Default: `fetch` (elastic, queue `ci_fetch`) and `postprocess` (pinned,
     /// queue `ci_fetch_postprocess`).
     pub pools: BTreeMap<String, Pool>,
@@ -157,6 +163,8 @@ impl Config {
             store: root.table("store", Store::read),
             broker: root.table("broker", Broker::read),
             worker,
+            http: root.table("http", Http::read),
+            kubernetes: root.table("kubernetes", Kubernetes::read),
             routes: root.table("routes", |section| Routes::read(section, &pools)),
             pools,
             tasks: root.table("tasks", Policies::read),

@@ -154,6 +154,57 @@ struct Shared {
     deadline: watch::Receiver<Option<Instant>>,
     lost: CancellationToken,
     progress: Mutex<Option<String>>,
+    pulse: Arc<Pulse>,
+}
+
+/// When an attempt last showed that it gets on. Shared with the pool.
+#[derive(Debug)]
+pub struct Pulse(Mutex<Moments>);
+
+#[derive(Debug, Clone, Copy)]
+struct Moments {
+    moved: Instant,
+    saved: Instant,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(Moments {
+            moved: now,
+            saved: now,
+        }))
+    }
+}
+
+impl Pulse {
+    /// For how long it has neither written nor said anything.
+    pub fn still_for(&self) -> Duration {
+        self.moments(|moments| moments.moved.elapsed())
+    }
+
+    /// For how long nothing of it was made durable.
+    pub fn unsaved_for(&self) -> Duration {
+        self.moments(|moments| moments.saved.elapsed())
+    }
+
+    fn moved(&self) {
+        self.moments(|moments| moments.moved = Instant::now());
+    }
+
+    fn saved(&self) {
+        let now = Instant::now();
+        self.moments(|moments| {
+            *moments = Moments {
+                moved: now,
+                saved: now,
+            }
+        });
+    }
+
+    fn moments<T>(&self, with: impl FnOnce(&mut Moments) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl std::fmt::Debug for Context {
@@ -170,6 +221,7 @@ impl Context {
         drain: CancellationToken,
         deadline: watch::Receiver<Option<Instant>>,
         lost: CancellationToken,
+        pulse: Arc<Pulse>,
     ) -> Self {
         Self(Arc::new(Shared {
             store,
@@ -179,6 +231,7 @@ impl Context {
             deadline,
             lost,
             progress: Mutex::new(None),
+            pulse,
         }))
     }
 
@@ -264,13 +317,17 @@ impl Context {
             })
             .await;
         match saved {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.0.pulse.saved();
+                Ok(())
+            }
             // The connection may have ended between a commit and its answer; the second try then meets its own rows.
             Err(Stop::Store(StoreError::Refused { reason })) => {
                 let there = self
                     .patiently(|| store.checkpoint_of(&task.id, claimed.epoch))
                     .await?;
                 if there.as_ref() == Some(&value) {
+                    self.0.pulse.saved();
                     Ok(())
                 } else {
                     Err(Stop::Store(StoreError::Refused { reason }))
@@ -293,8 +350,9 @@ impl Context {
             ..
         } = &*self.0;
         self.patiently(|| store.checkpoint(&task.id, claimed.epoch, None, None, with.clone()))
-            .await
-            .map(drop)
+            .await?;
+        self.0.pulse.moved();
+        Ok(())
     }
 
     /// Runs a verb of the store again while the store is away; a lease that is lost ends it.
@@ -329,6 +387,7 @@ impl Context {
 
     /// Says for people how far it is; kept in memory, and stored with the next checkpoint.
     pub fn set_progress(&self, text: impl Into<String>) {
+        self.0.pulse.moved();
         *self
             .0
             .progress

@@ -4,7 +4,7 @@
 //! leader nothing is wrong, only later. The leader never runs tasks, and never decides on anything that it
 //! read longer ago than one look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::id::WorkerId;
+use crate::kube::Pod;
+use crate::kube::peers::Peers;
 use crate::outbox::{self, Relay};
 use crate::store::{Fence, Store, StoreError, WorkerView};
 
@@ -48,6 +50,7 @@ pub async fn run(
     relay: Relay,
     worker: WorkerId,
     rules: Rules,
+    pod: Option<Pod>,
     quiet: CancellationToken,
 ) {
     let mut leader = Leader {
@@ -58,13 +61,17 @@ pub async fn run(
         steady: None,
         last: None,
         doubted: HashMap::new(),
+        peers: Peers::default(),
+        mourned: HashSet::new(),
         slow: None,
     };
     let mut led = false;
+    let mut following = None;
     while !quiet.is_cancelled() {
         let pause = match leader.store.lead(LEADERSHIP, &worker, LEASE).await {
             Ok(Some(fence)) => {
                 if !std::mem::replace(&mut led, true) {
+                    following = pod.clone().map(|pod| leader.peers.clone().followed_by(pod));
                     tracing::info!(worker = %worker, term = fence.term, "maintenance is led by this worker");
                 }
                 if let Err(error) = leader.look(&fence).await {
@@ -73,7 +80,7 @@ pub async fn run(
                 LOOK
             }
             Ok(None) => {
-                led = false;
+                (led, following) = (false, None);
                 LEASE / 5
             }
             Err(error) => {
@@ -81,14 +88,25 @@ pub async fn run(
                 LEASE / 5
             }
         };
+        let wait = tokio::time::sleep(pause);
         tokio::select! {
             () = quiet.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = wait => {}
+            () = leader.peers.changed(), if led => {}
         }
     }
+    drop(following);
     if led && let Err(error) = leader.store.yield_lead(LEADERSHIP, &worker).await {
         tracing::debug!(%error, "maintenance could not be given up; it will run out");
     }
+}
+
+/// The uid of the pod that a worker's id names: `pod.uid.life`, where a name may have dots of its own.
+fn pod_uid(id: &WorkerId) -> Option<&str> {
+    let mut parts = id.as_str().rsplit('.');
+    let _life = parts.next()?;
+    let uid = parts.next()?;
+    parts.next().map(|_| uid)
 }
 
 struct Leader {
@@ -101,6 +119,10 @@ struct Leader {
     last: Option<Instant>,
     /// Workers whose lock was free, and since when.
     doubted: HashMap<WorkerId, Instant>,
+    /// The pools' pods, in a cluster.
+    peers: Peers,
+    /// Workers that were given up because their pod is gone: once each. One that comes back nevertheless is judged by its lease.
+    mourned: HashSet<WorkerId>,
     slow: Option<Instant>,
 }
 
@@ -125,6 +147,8 @@ impl Leader {
                 break;
             }
             tracing::info!(tasks = rings.len(), "tasks of dead workers may run again");
+            let rescued = u64::try_from(rings.len()).unwrap_or_default();
+            metrics::counter!("longshore_rescues_total").increment(rescued);
             self.relay.publish(rings).await;
         }
         loop {
@@ -170,7 +194,7 @@ impl Leader {
             .map(|worker| worker.id.clone())
             .collect::<Vec<_>>();
         self.doubted.retain(|id, _| unlocked.contains(id));
-        let lost = workers
+        let mut lost = workers
             .iter()
             .filter(|worker| dead.contains(&worker.id))
             .filter(|worker| {
@@ -178,6 +202,16 @@ impl Leader {
             })
             .map(|worker| (worker.id.clone(), worker.lease_until))
             .collect::<Vec<_>>();
+        self.mourned.retain(|id| ids.contains(id));
+        for worker in &workers {
+            let is_gone = pod_uid(&worker.id).is_some_and(|uid| self.peers.is_gone(uid));
+            if is_gone && self.mourned.insert(worker.id.clone()) {
+                tracing::warn!(worker = %worker.id, "the worker's pod is gone");
+                if !lost.iter().any(|(id, _)| *id == worker.id) {
+                    lost.push((worker.id.clone(), worker.lease_until));
+                }
+            }
+        }
         for id in unlocked {
             self.doubted.entry(id).or_insert_with(Instant::now);
         }

@@ -9,11 +9,12 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Receipt};
 use crate::config::{self, Policies};
-use crate::handler::Registry;
+use crate::handler::{Pulse, Registry};
 use crate::id::{Epoch, TaskId, WorkerId};
+use crate::kube::Pod;
 use crate::lifecycle::{Event, Life, Strictness};
 use crate::maintenance::{self, Rules};
 use crate::outbox::Relay;
@@ -30,12 +32,16 @@ use crate::store::{Member, Store, StoreError};
 
 mod attempt;
 pub mod decide;
+mod gauges;
+mod health;
 mod intake;
 mod keep;
 mod settle;
+mod surroundings;
 
 use attempt::Finished;
 use decide::Cut;
+pub use health::Health;
 
 /// What a worker is made of.
 #[derive(Debug, Clone)]
@@ -52,6 +58,10 @@ pub struct Setup {
     pub retention: config::Retention,
     /// This life of this worker: made by [`member_id`].
     pub id: WorkerId,
+    /// The pod that it runs in, if it does.
+    pub pod: Option<Pod>,
+    /// What probes and metrics are told.
+    pub health: Health,
 }
 
 /// What can be asked of a running worker.
@@ -80,12 +90,16 @@ pub enum Exit {
 /// One running attempt.
 struct Attempt {
     name: String,
+    queue: String,
     begun: Instant,
     /// When its message came.
     received: Instant,
     receipt: Option<Receipt>,
     drain: CancellationToken,
+    /// When it was asked to go on elsewhere, because of pod or node.
+    asked: Option<Instant>,
     cut: watch::Sender<Option<Cut>>,
+    pulse: Arc<Pulse>,
 }
 
 /// A worker that was taken for dead may have claimed the same task again, under a later epoch.
@@ -104,8 +118,16 @@ struct Worker {
     slots: Arc<Semaphore>,
     life: watch::Sender<Life>,
     deadline: watch::Sender<Option<Instant>>,
-    /// Take nothing new.
+    /// Take nothing new, ever.
     quiet: CancellationToken,
+    /// Why nothing new is taken for now.
+    resting: watch::Sender<Option<String>>,
+    /// Claims under way.
+    claiming: AtomicUsize,
+    /// Attempts that went on elsewhere.
+    handed_off: AtomicUsize,
+    /// What runs has changed.
+    changed: Notify,
     /// Try nothing again: the worker is about to end.
     give_up: CancellationToken,
     /// One of the loops has panicked.
@@ -114,9 +136,14 @@ struct Worker {
     tasks: TaskTracker,
 }
 
-/// A worker's id: the machine or pod for people, and something that no other life of it has.
+/// A worker's id: the machine for people, and something that no other life of it has.
 pub fn member_id(host: &str) -> WorkerId {
     WorkerId::new(format!("{host}.{}", uuid::Uuid::now_v7().simple()))
+}
+
+/// A worker's id in a pod: its name for people, its uid, and something that no other life of its container has.
+pub fn pod_member_id(pod: &Pod) -> WorkerId {
+    member_id(&format!("{}.{}", pod.name(), pod.uid()))
 }
 
 /// This machine's or pod's name.
@@ -158,8 +185,8 @@ pub async fn run(
     let slots = setup.pool.slots;
     let worker = Arc::new(Worker {
         member,
-        store: store.clone(),
-        broker: broker.clone(),
+        store,
+        broker,
         registry,
         relay,
         attempts: Mutex::default(),
@@ -168,30 +195,22 @@ pub async fn run(
         life: watch::channel(Life::Starting).0,
         deadline: watch::channel(None).0,
         quiet: CancellationToken::new(),
+        resting: watch::channel(None).0,
+        claiming: AtomicUsize::new(0),
+        handed_off: AtomicUsize::new(0),
+        changed: Notify::new(),
         give_up: CancellationToken::new(),
         broken: CancellationToken::new(),
         tasks: tasks.clone(),
         setup,
     });
     worker.advance(Event::Joined);
+    worker.setup.health.joined();
     tracing::info!(worker = %worker.member.id, pool = worker.setup.name, queues = ?worker.setup.pool.queues, slots, "worker joined");
-    let consumer = broker.consume(
-        &worker.setup.pool.queues,
-        u16::try_from(slots).unwrap_or(u16::MAX),
-    );
-    let intake = worker.look_after("intake", intake::run(Arc::clone(&worker), consumer));
+    surroundings::first_look(&worker).await;
+    let intake = worker.look_after("intake", intake::run(Arc::clone(&worker)));
     let settling = worker.look_after("settling", settle::run(Arc::clone(&worker), outcomes));
-    worker.look_after("lease", keep::lease(Arc::clone(&worker)));
-    worker.look_after("lock", keep::lock(Arc::clone(&worker)));
-    let maintaining = maintenance::run(
-        store,
-        broker,
-        worker.relay.clone(),
-        worker.member.id.clone(),
-        rules(&worker.setup),
-        worker.quiet.clone(),
-    );
-    worker.look_after("maintenance", maintaining);
+    worker.start_loops();
     tasks.close();
     let strictness = worker.until_stop(&mut requests).await;
     let Some(strictness) = strictness else {
@@ -203,6 +222,7 @@ pub async fn run(
     if tokio::time::timeout(rest, settling).await.is_err() {
         tracing::warn!("the last outcomes could not be written in time");
     }
+    surroundings::last_word(&worker).await;
     worker.farewell(rest).await;
     Ok(if worker.broken.is_cancelled() {
         Exit::Broken
@@ -222,7 +242,10 @@ fn member(setup: &Setup) -> Member {
         id: setup.id.clone(),
         pool: setup.name.clone(),
         kind: kind.into(),
-        host: host(),
+        host: setup
+            .pod
+            .as_ref()
+            .map_or_else(host, |pod| pod.name().to_owned()),
         pid: std::process::id(),
         slots: setup.pool.slots,
         lock_key: lock_key(&setup.id),
@@ -273,6 +296,25 @@ impl Worker {
         }
     }
 
+    /// Starts all that goes on beside intake and settling.
+    fn start_loops(self: &Arc<Self>) {
+        self.look_after("lease", keep::lease(Arc::clone(self)));
+        self.look_after("lock", keep::lock(Arc::clone(self)));
+        self.look_after("surroundings", surroundings::signs(Arc::clone(self)));
+        self.look_after("labels", surroundings::labels(Arc::clone(self)));
+        self.look_after("gauges", gauges::run(Arc::clone(self)));
+        let maintaining = maintenance::run(
+            self.store.clone(),
+            self.broker.clone(),
+            self.relay.clone(),
+            self.member.id.clone(),
+            rules(&self.setup),
+            self.setup.pod.clone(),
+            self.quiet.clone(),
+        );
+        self.look_after("maintenance", maintaining);
+    }
+
     /// Runs one of the loops. A worker that has lost one is no worker: it ends, and is started anew.
     fn look_after(
         &self,
@@ -310,21 +352,25 @@ impl Worker {
         mut requests: mpsc::Receiver<Request>,
         mut intake: JoinHandle<()>,
     ) -> Exit {
-        let deadline = Instant::now() + self.setup.worker.room();
-        self.deadline.send_replace(Some(deadline));
+        let begun = Instant::now();
+        let mut plan = surroundings::Plan::new(self, begun);
+        self.deadline.send_replace(Some(plan.deadline()));
         self.advance(Event::Stop);
+        self.setup.health.draining();
         tracing::info!(
             running = self.count(),
-            seconds = self.setup.worker.room().as_secs_f64(),
+            seconds = (plan.deadline() - begun).as_secs_f64(),
             "drain begun"
         );
         self.quiet.cancel();
         self.attempts(|attempts| attempts.values().for_each(|attempt| attempt.drain.cancel()));
         let mut taking = true;
         loop {
+            let deadline = plan.deadline();
             if !taking && self.count() == 0 {
                 self.advance(Event::Empty);
                 tracing::info!("drained");
+                metrics::histogram!("longshore_drain_seconds").record(begun.elapsed());
                 return Exit::Drained;
             }
             tokio::select! {
@@ -335,6 +381,13 @@ impl Worker {
                     self.attempts(|attempts| attempts.values().for_each(|attempt| attempt.drain.cancel()));
                 }
                 () = self.settled() => {}
+                strict = plan.changed(self) => {
+                    self.deadline.send_replace(Some(plan.deadline()));
+                    if strict && strictness == Strictness::Drain {
+                        strictness = Strictness::HandOff;
+                        self.cut_all(Cut::HandOff);
+                    }
+                }
                 () = tokio::time::sleep_until(deadline), if strictness == Strictness::Drain => {
                     tracing::warn!(running = self.count(), "the deadline came; what runs is handed off");
                     strictness = Strictness::HandOff;

@@ -119,5 +119,7 @@ fn setup(queue: &str, slots: u32) -> Setup {
         policies: config.tasks,
         retention: config.retention.clone(),
         id: pool::member_id("bench"),
+        pod: None,
+        health: pool::Health::default(),
     }
 }

@@ -91,6 +91,8 @@ impl Scene {
             policies,
             retention,
             id,
+            pod: None,
+            health: pool::Health::default(),
         };
         let (requests, receiver) = mpsc::channel(4);
         let ended = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));

@@ -16,8 +16,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["clock", "crash", "id", "task"]),
     ("broker", &["codec", "id", "store"]),
     ("handler", &["id", "store", "task"]),
+    ("kube", &["clock", "config"]),
     ("outbox", &["broker", "codec", "crash", "store"]),
-    ("maintenance", &["broker", "id", "outbox", "store"]),
+    ("maintenance", &["broker", "id", "kube", "outbox", "store"]),
     (
         "pool",
         &[
@@ -28,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "crash",
             "handler",
             "id",
+            "kube",
             "lifecycle",
             "maintenance",
             "outbox",
@@ -37,11 +39,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("testjob", &["config", "crash", "handler", "store", "task"]),
     ("lab", &["testjob"]),
+    ("http", &["pool"]),
     (
         "cli",
         &[
-            "broker", "clock", "config", "handler", "id", "lab", "outbox", "pool", "store", "task",
-            "testjob",
+            "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox", "pool",
+            "store", "task", "testjob",
         ],
     ),
     ("main", &[]),
@@ -49,13 +52,15 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// `(crate, the only places that may name it)`: a module, or a file or folder of one.
 const CRATES: &[(&str, &[&str])] = &[
-    ("axum", &["lab"]),
+    ("axum", &["http", "lab"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("csv", &["cli"]),
     ("indicatif", &["cli"]),
+    ("k8s_openapi", &["cli/drain", "kube"]),
     ("lapin", &["broker/rabbitmq"]),
     ("liblzma", &["testjob/format"]),
+    ("metrics_exporter_prometheus", &["http"]),
     ("prost", &["codec"]),
     ("reqwest", &["testjob/backend/http"]),
     ("rmpv", &["codec/value"]),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BrokerError, CALL_TIMEOUT, Delivery, Outgoing, is_unreadable_queue};
+use super::{Attached, BrokerError, CALL_TIMEOUT, Delivery, Outgoing, is_unreadable_queue};
 use crate::codec::Message;
 
 mod open;
@@ -282,6 +282,7 @@ impl Rabbit {
         prefetch: u16,
         out: mpsc::Sender<Delivery>,
         quiet: CancellationToken,
+        attached: Attached,
     ) {
         let feed = Feed {
             config: self.config.clone(),
@@ -289,6 +290,7 @@ impl Rabbit {
             prefetch,
             out,
             tasks: self.tasks.clone(),
+            attached,
         };
         self.tasks.spawn(feed.run(quiet));
     }
@@ -400,6 +402,7 @@ struct Feed {
     prefetch: u16,
     out: mpsc::Sender<Delivery>,
     tasks: TaskTracker,
+    attached: Attached,
 }
 
 /// Why a session with the broker ended.
@@ -439,7 +442,9 @@ impl Feed {
     }
 
     async fn session(&self, quiet: &CancellationToken) -> End {
-        match self.consume(quiet).await {
+        let ended = self.consume(quiet).await;
+        self.attached.set(false);
+        match ended {
             Ok(()) => End::Quiet,
             Err(error) => End::Broken(error),
         }
@@ -458,6 +463,7 @@ impl Feed {
         for queue in &self.queues {
             streams.push(self.subscribe(&link, queue).await?);
         }
+        self.attached.set(true);
         tracing::info!(queues = ?self.queues, prefetch = self.prefetch, "consuming");
         loop {
             let next = tokio::select! {

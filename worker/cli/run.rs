@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::{Answer, Failure, open_broker, open_store, signals};
 use crate::config::Config;
 use crate::handler::Registry;
-use crate::pool::{self, Exit, Setup};
+use crate::http;
+use crate::kube::Pod;
+use crate::pool::{self, Exit, Health, Setup};
 use crate::testjob::{self, Services};
 
 #[derive(clap::Args)]
@@ -41,15 +43,26 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         &mut registry,
         &Arc::new(Services::new(Arc::clone(&config))?),
     );
+    let pod = Pod::new(&config.kubernetes).await;
+    let health = Health::default();
+    let server = match config.http.listen {
+        Some(listen) => Some(http::serve(listen, health.clone()).await?),
+        None => None,
+    };
     let setup = Setup {
         name: pool,
         pool: entry,
         worker: config.worker.clone(),
         policies: config.tasks.clone(),
         retention: config.retention.clone(),
-        id: pool::member_id(&pool::host()),
+        id: pod
+            .as_ref()
+            .map_or_else(|| pool::member_id(&pool::host()), pool::pod_member_id),
+        pod,
+        health,
     };
     let broker = open_broker(&config, &store, &setup.id);
+    let _server = server;
     Ok(
         match pool::run(setup, store, broker, registry, requests).await? {
             Exit::Drained => ExitCode::SUCCESS,

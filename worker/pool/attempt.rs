@@ -13,7 +13,7 @@ use super::decide::{Cut, Ended};
 use super::{Attempt, Worker};
 use crate::broker::Receipt;
 use crate::config::PoolKind;
-use crate::handler::{Context, Running};
+use crate::handler::{Context, Pulse, Running};
 use crate::store::Claimed;
 use crate::task::Task;
 
@@ -37,6 +37,7 @@ pub(super) fn start(
     let task = Arc::new(task);
     let (drain, lost) = (CancellationToken::new(), CancellationToken::new());
     let (cut, cuts) = watch::channel(None);
+    let pulse = Arc::new(Pulse::default());
     let context = Context::new(
         worker.store.clone(),
         Arc::clone(&task),
@@ -44,6 +45,7 @@ pub(super) fn start(
         drain.clone(),
         worker.deadline.subscribe(),
         lost.clone(),
+        Arc::clone(&pulse),
     );
     // Intake claims known names only; one that has gone since is a failure like any other.
     let running = worker.registry.start(&task, context).unwrap_or_else(|| {
@@ -52,11 +54,14 @@ pub(super) fn start(
     });
     let entry = Attempt {
         name: task.name.clone(),
+        queue: task.queue.clone(),
         begun: Instant::now(),
         receipt: Some(receipt),
         received,
         drain: drain.clone(),
+        asked: None,
         cut,
+        pulse,
     };
     tracing::debug!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt begun");
     let key = (task.id.clone(), claimed.epoch);

@@ -34,20 +34,36 @@ struct Incoming {
     heir_of: Option<(WorkerId, Epoch)>,
 }
 
-/// Takes deliveries until quiet, then gives back what was not begun.
-pub(super) async fn run(worker: Arc<Worker>, mut consumer: Consumer) {
-    let (disputes, mut decided) = mpsc::channel::<Incoming>(worker.setup.pool.slots as usize + 1);
+/// Takes deliveries until quiet; while the worker rests, nothing of the broker's is held.
+pub(super) async fn run(worker: Arc<Worker>) {
+    let slots = worker.setup.pool.slots;
+    let (disputes, mut decided) = mpsc::channel::<Incoming>(slots as usize + 1);
+    let prefetch = u16::try_from(slots).unwrap_or(u16::MAX);
+    while worker.until_awake().await {
+        let consumer = worker.broker.consume(&worker.setup.pool.queues, prefetch);
+        worker.setup.health.consumes(consumer.attached());
+        take_from(&worker, consumer, &disputes, &mut decided).await;
+    }
+}
+
+/// Takes deliveries until the worker is quiet or rests, then gives back what was not begun.
+async fn take_from(
+    worker: &Arc<Worker>,
+    mut consumer: Consumer,
+    disputes: &mpsc::Sender<Incoming>,
+    decided: &mut mpsc::Receiver<Incoming>,
+) {
     let mut buffer = Vec::with_capacity(BATCH);
     loop {
         let place = tokio::select! {
-            () = worker.quiet.cancelled() => break,
+            () = worker.until_resting() => break,
             place = Arc::clone(&worker.slots).acquire_owned() => place,
             // Every slot is busy for longer than a delivery may be held: another worker may have a free one.
             () = tokio::time::sleep(worker.setup.worker.hold) => {
                 while let Ok(delivery) = consumer.deliveries.try_recv() {
                     buffer.push(delivery);
                 }
-                give_back(&worker, std::mem::take(&mut buffer)).await;
+                give_back(worker, std::mem::take(&mut buffer)).await;
                 continue;
             }
         };
@@ -55,20 +71,20 @@ pub(super) async fn run(worker: Arc<Worker>, mut consumer: Consumer) {
         let most = BATCH.min(worker.slots.available_permits() + 1);
         tokio::select! {
             biased;
-            () = worker.quiet.cancelled() => break,
-            Some(incoming) = decided.recv() => take_over(&worker, incoming, place).await,
+            () = worker.until_resting() => break,
+            Some(incoming) = decided.recv() => take_over(worker, incoming, place).await,
             count = consumer.deliveries.recv_many(&mut buffer, most) => {
                 if count == 0 {
                     break;
                 }
-                let places = places(&worker, place, count);
-                take(&worker, std::mem::take(&mut buffer), places, &disputes).await;
+                let places = places(worker, place, count);
+                take(worker, std::mem::take(&mut buffer), places, disputes).await;
             }
         }
     }
     consumer.quiet();
     while consumer.deliveries.recv_many(&mut buffer, BATCH).await > 0 {
-        give_back(&worker, std::mem::take(&mut buffer)).await;
+        give_back(worker, std::mem::take(&mut buffer)).await;
     }
 }
 
@@ -122,6 +138,11 @@ async fn claim(
     mut places: Vec<OwnedSemaphorePermit>,
     disputes: &mpsc::Sender<Incoming>,
 ) {
+    let claiming = worker.claiming();
+    if !worker.admitted().await {
+        drop(claiming);
+        return requeue(worker, claims).await;
+    }
     let requests = claims
         .iter()
         .map(|incoming| ClaimRequest {
@@ -291,6 +312,20 @@ async fn give_back(worker: &Worker, deliveries: Vec<Delivery>) {
     set_aside(worker, asides, receipts).await;
 }
 
+/// Puts deliveries that could be claimed, but not here, back on their queue in the same way.
+async fn requeue(worker: &Worker, claims: Vec<Incoming>) {
+    let (mut asides, mut receipts) = (Vec::new(), Vec::new());
+    for Incoming { task, receipt, .. } in claims {
+        asides.push(SetAside {
+            task,
+            state: State::Queued,
+            reason: None,
+        });
+        receipts.push(receipt);
+    }
+    set_aside(worker, asides, receipts).await;
+}
+
 /// Another worker has the task. If it is dead, the delivery is our right to go on at once; if it lives, its
 /// lease keeps the task and the delivery is dropped.
 async fn dispute(worker: &Worker, incoming: Incoming, disputes: mpsc::Sender<Incoming>) {
@@ -333,6 +368,12 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
     let Some((owner, epoch)) = heir_of else {
         return;
     };
+    let _claiming = worker.claiming();
+    if !worker.admitted().await {
+        // The leader takes it from the dead worker all the same.
+        worker.broker.ack(vec![receipt]).await;
+        return;
+    }
     let limit = worker.setup.worker.crash_limit;
     let answer = patiently(worker, || {
         worker
@@ -343,6 +384,7 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
     match answer {
         Some(Some(claimed)) => {
             tracing::info!(task.id = %task.id, task.name, epoch = %claimed.epoch, dead = %owner, "task taken over from a dead worker");
+            metrics::counter!("longshore_rescues_total").increment(1);
             attempt::start(worker, task, claimed, (receipt, received), place);
         }
         // Somebody was faster, or it has ended too many workers and rescue will say so.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -84,6 +85,7 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
         follow,
     }) = verdict
     else {
+        lost();
         tracing::warn!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt dropped: its lease is lost");
         return None;
     };
@@ -154,8 +156,13 @@ async fn settle(worker: &Worker, batch: Vec<Settling>) {
 }
 
 async fn stored(worker: &Worker, items: &[Item], settled: &HashSet<TaskId>, rings: Vec<Ring>) {
-    for (id, epoch, _) in items.iter().filter(|(id, _, _)| !settled.contains(id)) {
-        tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
+    for (id, epoch, settlement) in items {
+        if settled.contains(id) {
+            count(worker, id, *epoch, settlement);
+        } else {
+            lost();
+            tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
+        }
     }
     crash::point("settle:stored");
     worker.relay.publish(rings).await;
@@ -188,11 +195,13 @@ async fn publish(worker: &Worker, settling: Settling) {
     match answer {
         Some(Ok(rings)) => {
             crash::point("publish:stored");
+            count(worker, &id, epoch, &settlement);
             worker.relay.publish(rings).await;
             forget(worker, vec![(id, epoch)]).await;
             crash::point("publish:acknowledged");
         }
         Some(Err(StoreError::Stale { command: "settle" })) => {
+            lost();
             tracing::warn!(task.id = %id, epoch = %epoch, "outcome refused: the lease is lost");
             forget(worker, vec![(id, epoch)]).await;
         }
@@ -228,6 +237,42 @@ async fn refuse(
     }
 }
 
+/// An outcome that the store has.
+fn count(worker: &Worker, id: &TaskId, epoch: Epoch, settlement: &Settlement) {
+    let outcome = match settlement.state {
+        Some(State::Done) => "succeeded",
+        Some(State::Dead) => "dead",
+        Some(State::Canceled) => "canceled",
+        Some(State::Waiting) if settlement.failed => "retried",
+        Some(State::Waiting) => "later",
+        Some(State::Queued) => "handed_off",
+        Some(State::Parked | State::Running | State::Expired) | None => "other",
+    };
+    let names = worker.attempts(|attempts| {
+        attempts
+            .get(&(id.clone(), epoch))
+            .map(|attempt| (attempt.name.clone(), attempt.queue.clone()))
+    });
+    let Some((name, queue)) = names else { return };
+    metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => outcome)
+        .increment(1);
+    if outcome == "handed_off" {
+        let reason = if worker.quiet.is_cancelled() {
+            "drain"
+        } else if worker.resting.borrow().is_some() {
+            "quiet"
+        } else {
+            "overrun"
+        };
+        metrics::counter!("longshore_handoffs_total", "reason" => reason).increment(1);
+        worker.handed_off.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn lost() {
+    metrics::counter!("longshore_lease_losses_total").increment(1);
+}
+
 /// Attempts that are over: their deliveries can go.
 async fn forget(worker: &Worker, keys: Vec<(TaskId, Epoch)>) {
     let receipts = worker.attempts(|attempts| {
@@ -235,6 +280,7 @@ async fn forget(worker: &Worker, keys: Vec<(TaskId, Epoch)>) {
             .filter_map(|key| attempts.remove(key)?.receipt)
             .collect::<Vec<_>>()
     });
+    worker.changed.notify_waiters();
     worker.broker.ack(receipts).await;
 }
 

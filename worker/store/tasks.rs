@@ -1,6 +1,7 @@
 //! Verbs on tasks: enqueue, claim, checkpoint, settle, and what an operator does by hand.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -610,6 +611,23 @@ impl Store {
             )
             .await?,
         )
+    }
+
+    /// For how long the oldest message of the outbox is overdue.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn outbox_lag(&self) -> Result<Duration, StoreError> {
+        #[derive(Deserialize)]
+        struct Lag {
+            lag: i64,
+        }
+        let rows: Vec<Lag> = self.read(sql!("outbox_lag"), &[] as &[Value]).await?;
+        let lag = rows.first().map_or(0, |row| row.lag);
+        Ok(Duration::from_millis(
+            u64::try_from(lag).unwrap_or_default(),
+        ))
     }
 
     /// Makes parked tasks of these names runnable, because a worker knows them now. Returns what is to be published.
