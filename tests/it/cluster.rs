@@ -48,7 +48,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub(crate) use build::{BUSY, Budget, NAMESPACE, Pod};
 pub(crate) use state::Ending;
-pub(crate) use traffic::{Fault, Gate, Rule, Seen};
+pub(crate) use traffic::{Fault, Gate, Held, Rule, Seen};
 
 use crate::harness::{Folder, LIMIT};
 use door::{Cutter, Door};

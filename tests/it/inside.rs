@@ -30,6 +30,7 @@ pub(crate) struct Made {
     pub(crate) pool: Pool,
     pub(crate) worker: Worker,
     pub(crate) policies: Policies,
+    pub(crate) pod: Option<longshore::kube::Pod>,
 }
 
 impl Default for Made {
@@ -52,6 +53,7 @@ impl Default for Made {
             },
             worker,
             policies: tasks,
+            pod: None,
         }
     }
 }
@@ -77,8 +79,11 @@ impl Scene {
             pool,
             worker,
             policies,
+            pod,
         } = made;
-        let id = pool::member_id("inside");
+        let id = pod
+            .as_ref()
+            .map_or_else(|| pool::member_id("inside"), pool::pod_member_id);
         let broker = self.broker(&store, &id);
         let retention = Retention {
             finished_tasks: Duration::from_secs(3600),
@@ -91,7 +96,7 @@ impl Scene {
             policies,
             retention,
             id,
-            pod: None,
+            pod,
             health: pool::Health::default(),
         };
         let (requests, receiver) = mpsc::channel(4);

@@ -21,6 +21,7 @@ mod inside;
 mod layers;
 mod model;
 mod overrun;
+mod pod;
 mod program;
 mod real_input;
 mod scene;

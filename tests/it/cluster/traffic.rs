@@ -157,6 +157,11 @@ impl Gate {
         next.expect("a request comes to the gate")
             .expect("the gate is there")
     }
+
+    /// A request that is held already.
+    pub(crate) fn waiting(&mut self) -> Option<Held> {
+        self.held.try_recv().ok()
+    }
 }
 
 impl Held {
