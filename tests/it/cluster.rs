@@ -47,6 +47,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) use build::{BUSY, Budget, NAMESPACE, Pod};
+pub(crate) use kubectl::{DRAIN, Kubectl, ended};
 pub(crate) use state::Ending;
 pub(crate) use traffic::{Fault, Gate, Held, Rule, Seen};
 

@@ -10,19 +10,19 @@ use super::{BUSY, Budget, Cluster, Pod, Rule};
 use crate::harness::{Folder, LIMIT};
 
 /// kubectl with a configuration of this test alone.
-struct Kubectl {
+pub(crate) struct Kubectl {
     folder: Folder,
     config: PathBuf,
 }
 
 impl Kubectl {
-    fn of(cluster: &Cluster) -> Self {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
         let folder = Folder::new();
         let config = cluster.kubeconfig(&folder);
         Self { folder, config }
     }
 
-    fn start(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubectl");
         assert!(
             program.exists(),
@@ -48,19 +48,19 @@ impl Kubectl {
     }
 
     /// What it says when it succeeds.
-    async fn says(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn says(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 }
 
-async fn ended(kubectl: Child) -> Output {
+pub(crate) async fn ended(kubectl: Child) -> Output {
     let output = tokio::time::timeout(LIMIT, kubectl.wait_with_output()).await;
     output.expect("kubectl ends").unwrap()
 }
 
-const DRAIN: &[&str] = &[
+pub(crate) const DRAIN: &[&str] = &[
     "drain",
     "n1",
     "--ignore-daemonsets",
