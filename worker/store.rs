@@ -259,11 +259,7 @@ impl Store {
     }
 
     /// Runs one command: all of `ops` in one transaction, or nothing.
-    pub(crate) async fn command(
-        &self,
-        name: &'static str,
-        ops: Vec<Op>,
-    ) -> Result<Vec<Vec<Row>>, StoreError> {
+    async fn command(&self, name: &'static str, ops: Vec<Op>) -> Result<Vec<Vec<Row>>, StoreError> {
         let inner = Arc::clone(&self.0);
         let running = self.0.commands.spawn(async move {
             crate::crash::point(&format!("{name}:before"));
@@ -283,7 +279,7 @@ impl Store {
     }
 
     /// A command of one statement.
-    pub(crate) async fn single(&self, name: &'static str, op: Op) -> Result<Vec<Row>, StoreError> {
+    async fn single(&self, name: &'static str, op: Op) -> Result<Vec<Row>, StoreError> {
         Ok(self
             .command(name, vec![op])
             .await?
@@ -293,7 +289,7 @@ impl Store {
     }
 
     /// Reads a snapshot.
-    pub(crate) async fn read<T: DeserializeOwned>(
+    async fn read<T: DeserializeOwned>(
         &self,
         sql: Sql,
         rows: &[impl Serialize],
@@ -328,18 +324,47 @@ impl Store {
         }
     }
 
-    /// Waits until something may have been committed by another process, or `most` has passed
-    /// (SQLite; PostgreSQL: at once).
-    pub(crate) async fn changed(&self, most: Duration) -> Result<(), StoreError> {
-        /// How often to ask: the price is one page of shared memory.
-        const LOOK: Duration = Duration::from_millis(15);
+    /// Notes what is committed by now, so that a commit during the look that follows is not missed.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn watch(&self) -> Result<Watch, StoreError> {
         let Db::Sqlite(db) = &self.0.db else {
-            return Ok(());
+            return Ok(Watch(None));
         };
         let mut connection = db.watcher().await?;
-        let end = tokio::time::Instant::now() + most;
         let before = db.data_version(&mut connection).await?;
+        Ok(Watch(Some((self.clone(), connection, before))))
+    }
+}
+
+/// What was committed when it was made. It keeps one of the readers' connections.
+#[must_use = "it is made to be waited on"]
+pub struct Watch(Option<(Store, sqlite::Watcher, i64)>);
+
+impl Watch {
+    /// Waits until something was committed since then, or `most` has passed (SQLite; PostgreSQL: at once).
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn changed(self, most: Duration) -> Result<(), StoreError> {
+        /// How often to ask: the price is one page of shared memory.
+        const LOOK: Duration = Duration::from_millis(15);
+        let Some((store, mut connection, before)) = self.0 else {
+            return Ok(());
+        };
+        let Db::Sqlite(db) = &store.0.db else {
+            return Ok(());
+        };
+        let end = tokio::time::Instant::now() + most;
         while tokio::time::Instant::now() < end {
+            // Slept first: where others commit all the time, a look at each commit would take a core.
             tokio::time::sleep(LOOK).await;
             if db.data_version(&mut connection).await? != before {
                 break;

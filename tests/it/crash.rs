@@ -88,6 +88,7 @@ async fn survives_in_a_drain(back_end: BackEnd, point: &'static str) {
 
 macro_rules! drain_points {
     ($($name:ident = $point:literal,)+) => {
+        pub(crate) const DRAIN_POINTS: &[&str] = &[$($point),+];
         mod drain {
             $(mod $name {
                 use crate::harness::BackEnd;
@@ -113,10 +114,12 @@ drain_points! {
     handed_off = "settle:stored",
     acknowledged = "settle:acknowledged",
     before_leaving = "leave:before",
+    after_leaving = "leave:after",
 }
 
 macro_rules! points {
     ($($pool:ident { $($name:ident = $point:literal,)+ })+) => {
+        pub(crate) const POINTS: &[&str] = &[$($($point),+),+];
         $(mod $pool {
             $(mod $name {
                 use crate::harness::BackEnd;

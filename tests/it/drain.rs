@@ -13,26 +13,9 @@ use tokio::sync::Notify;
 
 use crate::harness::{BackEnd, LIMIT, wait_until};
 use crate::inside::{Made, QUEUE};
-use crate::scene::{GRACE, Scene, scene};
+use crate::scene::{GRACE, Scene, on_both_with, scene};
 
-macro_rules! on_both {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            use crate::harness::BackEnd;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                crate::scene::scene(BackEnd::Sqlite, "", super::$name).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                crate::scene::scene(BackEnd::Postgres, "", super::$name).await;
-            }
-        })+
-    };
-}
-on_both!(
+on_both_with!("";
     a_task_that_ends_in_time_ends_on_its_worker,
     a_task_that_saves_is_handed_off_at_its_checkpoint,
     a_task_that_ignores_the_request_is_handed_off_from_its_last_checkpoint_at_the_deadline,

@@ -8,6 +8,7 @@ use longshore::broker::{Outgoing, unreadable_queue};
 use longshore::codec::Message;
 use longshore::lab::{Effect, Fault, LabJob, LabSuite};
 use longshore::store::State;
+use longshore::testjob::item::CUT;
 
 use crate::harness::{Child, LIMIT, wait_for};
 use crate::scene::{Scene, on_both_with};
@@ -256,8 +257,31 @@ async fn a_log_over_its_limit_is_cut_and_said(scene: Arc<Scene>) {
     let size = "select coalesce(sum(length(data)), 0) from staged_data";
     let size = scene.bench.number(size).await;
     assert!((1..=1 << 20).contains(&size), "{size} bytes were kept");
+    // The same in a folder; what is no text is not marked, and what just fits is whole.
     scene.file("2", "log", "line\n".repeat(100_000));
-    fails(&scene, "dir", "2", &["log", "limits.log", "65536"]).await;
+    scene.file("2", "tests.json", r#"{"a/b": "pass"}"#);
+    scene.file("2", "x.bin", [7; (64 << 10) + 1]);
+    scene.file("2", "y.bin", [7; 64 << 10]);
+    scene.fetch("dir", "2").await;
+    let job = scene.reaches("dir", "2", "complete").await;
+    let shown = scene.verb(&["testjob", "show", "dir/2", "--json"]).await;
+    assert_eq!(job.tests, 1, "{shown}");
+    assert!(!shown.contains("y.bin is cut"), "{shown}");
+    for name in ["log", "x.bin"] {
+        let said = format!("{name} is cut after 65536 bytes");
+        assert!(shown.contains(&said), "{shown}");
+    }
+    let marker = i64::try_from(CUT.len()).unwrap();
+    for (name, size) in [
+        ("log", 65_536 + marker),
+        ("x.bin", 65_536),
+        ("y.bin", 65_536),
+    ] {
+        let kept = format!(
+            "select sum(length(d.data)) from published_files f join testjobs j on j.id = f.testjob and j.backend = 'dir' join staged_data d on d.run = f.run and d.file = f.seq where f.name = '{name}'"
+        );
+        assert_eq!(scene.bench.number(&kept).await, size, "{name}");
+    }
     good(&scene).await;
 }
 

@@ -77,7 +77,7 @@ fn worker() -> PathBuf {
 }
 
 /// Every source file with its path below `worker/`, without tests that stand in a file of their own.
-fn sources() -> BTreeMap<String, String> {
+pub(crate) fn sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![worker()];
     while let Some(folder) = folders.pop() {
@@ -97,7 +97,7 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 /// The lines of code, numbered: no comments, and nothing after the first `mod tests` block.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
         .take_while(|(_, line)| *line != "mod tests {")

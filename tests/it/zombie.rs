@@ -6,26 +6,9 @@ use longshore::lab::{Effect, Fault};
 use longshore::store::State;
 
 use crate::harness::{LIMIT, wait_until};
-use crate::scene::Scene;
+use crate::scene::{Scene, on_both_with};
 
-macro_rules! on_both {
-    ($($name:ident),+ $(,)?) => {
-        $(mod $name {
-            use crate::harness::BackEnd;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                crate::scene::scene(BackEnd::Sqlite, "", super::$name).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                crate::scene::scene(BackEnd::Postgres, "", super::$name).await;
-            }
-        })+
-    };
-}
-on_both!(
+on_both_with!("";
     nothing_of_a_worker_that_slept_past_its_lease_is_accepted,
     a_task_that_ends_its_workers_is_a_dead_letter_that_says_so,
 );

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::{BrokerError, Delivery, Outgoing};
 use crate::codec::Message;
 use crate::id::WorkerId;
-use crate::store::{Store, StoreError, Taken};
+use crate::store::{Store, StoreError, Taken, Watch};
 
 /// How often dead consumers are looked for: the longest a killed worker's messages lie idle.
 const DEATH_WATCH: Duration = Duration::from_millis(100);
@@ -128,6 +128,16 @@ impl Embedded {
     }
 }
 
+/// What a look for messages came to.
+enum Look {
+    /// They are handed on; there may be more.
+    Found,
+    /// There was none when this watch began.
+    Nothing(Watch),
+    /// Nobody wants more.
+    Over,
+}
+
 /// One consumer's loop.
 struct Feed {
     store: Store,
@@ -149,43 +159,31 @@ impl Feed {
                     tracing::warn!(%error, "dead consumers could not be looked for");
                 }
             }
-            let wait = match self.take(&quiet).await {
-                Ok(0) => None,
-                Ok(_) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "messages could not be taken");
-                    Some(BACK_OFF)
-                }
+            // Ours are heard of at once, and registered before the look, as those of others are in it.
+            let published = self.published.notified();
+            let found = match self.take(&quiet).await {
+                Ok(Look::Found) => continue,
+                Ok(Look::Nothing(watch)) => Ok(watch),
+                Ok(Look::Over) => return,
+                Err(error) => Err(error),
             };
             tokio::select! {
                 () = quiet.cancelled() => {}
-                () = self.published.notified() => {}
-                () = self.nap(wait) => {}
-            }
-        }
-    }
-
-    /// Waits for a commit of another process, or for the back-off.
-    async fn nap(&self, wait: Option<Duration>) {
-        match wait {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => {
-                if self.store.changed(DEATH_WATCH).await.is_err() {
-                    tokio::time::sleep(BACK_OFF).await;
-                }
+                () = published => {}
+                () = nap(found) => {}
             }
         }
     }
 
     /// Takes as many messages as there are places and hands them on.
-    async fn take(&self, quiet: &CancellationToken) -> Result<usize, StoreError> {
+    async fn take(&self, quiet: &CancellationToken) -> Result<Look, StoreError> {
         let places = tokio::select! {
-            () = quiet.cancelled() => return Ok(0),
-            () = self.out.closed() => return Ok(0),
+            () = quiet.cancelled() => return Ok(Look::Over),
+            () = self.out.closed() => return Ok(Look::Over),
             place = Arc::clone(&self.places).acquire_owned() => place,
         };
         let Ok(first) = places else {
-            return Ok(0);
+            return Ok(Look::Over);
         };
         let mut places = vec![first];
         while places.len() < self.prefetch
@@ -193,20 +191,37 @@ impl Feed {
         {
             places.push(place);
         }
+        let watch = self.store.watch().await?;
         if !self.store.has_messages(&self.queues).await? {
-            return Ok(0);
+            return Ok(Look::Nothing(watch));
         }
         let taken = self
             .store
             .take_messages(&self.consumer, &self.queues, places.len())
             .await?;
-        let count = taken.len();
+        let look = if taken.is_empty() {
+            Look::Nothing(watch)
+        } else {
+            Look::Found
+        };
         for (message, place) in taken.into_iter().zip(places) {
             if self.out.send(delivery(message, place)).await.is_err() {
                 break;
             }
         }
-        Ok(count)
+        Ok(look)
+    }
+}
+
+/// Waits for a commit since the look that found nothing; after one that failed, for the back-off.
+async fn nap(look: Result<Watch, StoreError>) {
+    let changed = match look {
+        Ok(watch) => watch.changed(DEATH_WATCH).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = changed {
+        tracing::warn!(%error, "messages could not be looked for");
+        tokio::time::sleep(BACK_OFF).await;
     }
 }
 

@@ -13,7 +13,7 @@ use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
     BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -21,13 +21,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Attached, BrokerError, CALL_TIMEOUT, Delivery, Outgoing, is_unreadable_queue};
+use super::{Attached, BrokerError, CALL_TIMEOUT, Delivery, Outgoing};
 use crate::codec::Message;
 
 mod open;
+mod queue;
 mod table;
 
 use open::{Open, Tag};
+use queue::{declare, queue_name};
 
 /// How long to wait before connecting again, at first and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -116,11 +118,12 @@ async fn limited<T, E: std::fmt::Display>(
 ) -> Result<T, BrokerError> {
     match tokio::time::timeout(CALL_TIMEOUT, future).await {
         Ok(answer) => answer.map_err(away),
-        Err(_) => Err(BrokerError::Away(format!(
-            "no answer within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
+        Err(_) => Err(silent()),
     }
+}
+
+fn silent() -> BrokerError {
+    BrokerError::Away(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))
 }
 
 /// Waits until the broker has a message safe.
@@ -347,52 +350,6 @@ fn properties(message: &Message) -> BasicProperties {
         properties = properties.with_priority(*priority);
     }
     properties.with_headers(table::to_amqp(headers))
-}
-
-/// A queue's name as AMQP writes it.
-fn queue_name(queue: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(queue)
-        .map_err(|_| BrokerError::Refused(format!("queue name {queue:?} is longer than 255 bytes")))
-}
-
-/// Makes sure of one queue, on a channel of its own: a refusal closes the channel.
-async fn declare(connection: &Connection, queue: &str, kind: QueueKind) -> Result<(), BrokerError> {
-    let channel = limited(connection.create_channel()).await?;
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let there =
-        limited(channel.queue_declare(queue_name(queue)?, passive, FieldTable::default())).await;
-    if there.is_ok() {
-        let _ended = limited(channel.close(200, "done".into())).await;
-        return Ok(());
-    }
-    let mut arguments = FieldTable::default();
-    match kind {
-        // Ours, whoever declares the rest.
-        QueueKind::Passive if is_unreadable_queue(queue) => {}
-        QueueKind::Passive => {
-            return Err(BrokerError::Refused(format!(
-                "queue {queue:?} is not there, and broker.queue_type = \"passive\" declares none: have its producer declare it, or set \"quorum\" or \"classic\""
-            )));
-        }
-        QueueKind::Quorum => {
-            arguments.insert(
-                "x-queue-type".into(),
-                AMQPValue::LongString("quorum".into()),
-            );
-        }
-        QueueKind::Classic => {}
-    }
-    let channel = limited(connection.create_channel()).await?;
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
-    limited(channel.queue_declare(queue_name(queue)?, options, arguments)).await?;
-    let _ended = limited(channel.close(200, "done".into())).await;
-    Ok(())
 }
 
 /// One consumer's life, over as many connections as it takes.

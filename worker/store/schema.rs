@@ -115,6 +115,15 @@ impl Store {
     }
 }
 
+/// All that makes an empty database the current one.
+#[cfg(test)]
+pub(super) fn all(dialect: Dialect) -> Vec<String> {
+    let texts = MIGRATIONS.iter().enumerate();
+    texts
+        .flat_map(|(at, text)| statements(at, text, dialect))
+        .collect()
+}
+
 fn statements(at: usize, text: &str, dialect: Dialect) -> Vec<String> {
     let mut all = Vec::new();
     if at == 0 {

@@ -28,6 +28,9 @@ pub(crate) struct Sqlite {
     lock: StdMutex<Option<File>>,
 }
 
+/// A connection on which the file's changes are counted.
+pub(crate) type Watcher = sqlx::pool::PoolConnection<sqlx::Sqlite>;
+
 impl Sqlite {
     pub(crate) fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let path = config
@@ -149,9 +152,7 @@ impl Sqlite {
     }
 
     /// A connection to ask [`Sqlite::data_version`] on: the number means something on one connection only.
-    pub(crate) async fn watcher(
-        &self,
-    ) -> Result<sqlx::pool::PoolConnection<sqlx::Sqlite>, StoreError> {
+    pub(crate) async fn watcher(&self) -> Result<Watcher, StoreError> {
         Ok(self.readers.acquire().await?)
     }
 
@@ -250,4 +251,36 @@ fn decode(row: &SqliteRow) -> Result<Row, StoreError> {
         out.insert(column.name().to_owned(), value);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::super::sql::sql;
+    use super::*;
+
+    /// A page that has to be sorted costs all that is behind it, and a whole result the square of its size.
+    #[tokio::test]
+    async fn a_page_is_read_in_the_order_of_its_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for statement in schema::all(Dialect::Sqlite) {
+            let statement = sqlx::AssertSqlSafe(statement);
+            connection.execute(statement).await.unwrap();
+        }
+        for sql in [sql!("read_tests"), sql!("read_metrics")] {
+            let explain = format!("explain query plan {}", sql.for_dialect(Dialect::Sqlite));
+            let bound = arguments("[]", 0, None).unwrap();
+            let plan = sqlx::query_with(sqlx::AssertSqlSafe(explain), bound)
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            let plan: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+            let searched = plan
+                .iter()
+                .any(|step| step.starts_with("SEARCH") && step.contains("(run=? AND seq>?)"));
+            assert!(searched, "{} looks at other rows: {plan:#?}", sql.name);
+            let sorted = plan.iter().any(|step| step.contains("TEMP B-TREE"));
+            assert!(!sorted, "{} sorts: {plan:#?}", sql.name);
+        }
+    }
 }

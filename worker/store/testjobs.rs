@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Copy, Op, typed};
-use super::sql::sql;
+use super::sql::{Sql, sql};
 use super::{Db, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId};
@@ -486,20 +487,34 @@ impl Store {
             logs,
             most,
         } = page;
-        let from = (*run, *seq);
+        let row = |run: i64, seq: i64, most: i64| json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": most });
+        let place = |test: &TestView| (test.run, test.seq);
+        self.page(sql!("read_tests"), (*run, *seq), *most, row, place)
+            .await
+    }
+
+    /// A page over the runs that a statement reads one after the other: `row` is its values for a place and a number
+    /// of rows, `place` where a row stands.
+    async fn page<T: DeserializeOwned>(
+        &self,
+        sql: Sql,
+        from: (i64, i64),
+        most: i64,
+        row: impl Fn(i64, i64, i64) -> Value,
+        place: impl Fn(&T) -> (i64, i64),
+    ) -> Result<Vec<T>, StoreError> {
         loop {
-            let ((mut run, mut seq), mut found) = (from, Vec::<TestView>::new());
+            let ((mut run, mut seq), mut found) = (from, Vec::<T>::new());
             let mut statements = 0;
             loop {
                 let rest = most - i64::try_from(found.len()).unwrap_or(i64::MAX);
-                let row = json!({ "testjob": testjob, "run": run, "seq": seq, "result": result, "logs": i32::from(*logs), "most": rest });
                 // The statement stops where a run ends.
-                let some: Vec<TestView> = self.read(sql!("read_tests"), &[row]).await?;
+                let some: Vec<T> = self.read(sql, &[row(run, seq, rest)]).await?;
                 statements += 1;
                 let Some(last) = some.last() else {
                     break;
                 };
-                (run, seq) = (last.run, last.seq);
+                (run, seq) = place(last);
                 let full = i64::try_from(some.len()).unwrap_or(i64::MAX) >= rest;
                 found.extend(some);
                 if full {
@@ -508,7 +523,9 @@ impl Store {
             }
             // Several statements are several snapshots: a generation that was replaced in between is read anew.
             let replaced = match found.first() {
-                Some(first) if statements > 1 && from.0 == 0 => !self.is_visible(first.run).await?,
+                Some(first) if statements > 1 && from.0 == 0 => {
+                    !self.is_visible(place(first).0).await?
+                }
                 Some(_) | None => false,
             };
             if !replaced {
@@ -525,7 +542,7 @@ impl Store {
         Ok(!found.is_empty())
     }
 
-    /// A page of published metrics.
+    /// A page of published metrics, as [`Store::tests`] reads those of tests.
     ///
     /// # Errors
     ///
@@ -536,8 +553,10 @@ impl Store {
         page: &TestPage,
     ) -> Result<Vec<MetricView>, StoreError> {
         let TestPage { run, seq, most, .. } = page;
-        let row = json!({ "testjob": testjob, "run": run, "seq": seq, "most": most });
-        self.read(sql!("read_metrics"), &[row]).await
+        let row = |run: i64, seq: i64, most: i64| json!({ "testjob": testjob, "run": run, "seq": seq, "most": most });
+        let place = |metric: &MetricView| (metric.run, metric.seq);
+        self.page(sql!("read_metrics"), (*run, *seq), *most, row, place)
+            .await
     }
 
     /// Published metadata (`metadata`) or problems (`problem`): keys and values, at most 10 000.

@@ -15,6 +15,9 @@ pub const DATA_CHUNK: usize = 64 * 1024;
 /// The longest log or stack trace kept with one test, in bytes; the rest is cut with a marker.
 pub const MAX_TEXT: usize = 1024 * 1024;
 
+/// What ends a text that was cut.
+pub const CUT: &str = "\n[cut here: the log is longer]\n";
+
 /// How a test ended. SQUAD's four values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -16,8 +16,42 @@ async fn a_missing_queue_that_may_not_be_declared_is_refused_with_what_to_do() {
             panic!("a missing queue was accepted: {answer:?}");
         };
         assert!(reason.contains("\"missing\" is not there"), "{reason}");
+        assert!(
+            reason.contains("NOT_FOUND"),
+            "RabbitMQ's own words: {reason}"
+        );
         assert!(reason.contains("broker.queue_type"), "{reason}");
         assert!(peer.broker.depth("missing").await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_there_and_cannot_be_used_is_not_said_to_be_missing() {
+    Bell::run(Kind::Rabbit, async |bell: Bell| {
+        let owner = lapin::Connection::connect(&bell.url(), lapin::ConnectionProperties::default())
+            .await
+            .unwrap();
+        let exclusive = lapin::options::QueueDeclareOptions {
+            exclusive: true,
+            ..lapin::options::QueueDeclareOptions::default()
+        };
+        let channel = owner.create_channel().await.unwrap();
+        let arguments = lapin::types::FieldTable::default();
+        channel
+            .queue_declare("taken".into(), exclusive, arguments)
+            .await
+            .unwrap();
+        for kind in [QueueKind::Passive, QueueKind::Classic] {
+            let peer = bell.peer_with(kind).await;
+            let answer = peer.broker.declare(&["taken".into()]).await;
+            let Err(BrokerError::Refused(reason)) = answer else {
+                panic!("another's queue was accepted: {answer:?}");
+            };
+            assert!(reason.contains("RESOURCE_LOCKED"), "{reason}");
+            assert!(!reason.contains("is not there"), "{reason}");
+        }
+        owner.close(200, "bye".into()).await.unwrap();
     })
     .await;
 }

@@ -3,7 +3,7 @@
 use longshore::id::WorkerId;
 use longshore::store::Taken;
 
-use crate::harness::{Bench, LONG, on_both};
+use crate::harness::{Bench, LIMIT, LONG, on_both};
 
 on_both!(
     a_message_is_taken_once,
@@ -12,6 +12,7 @@ on_both!(
     a_message_given_back_is_redelivered,
     what_a_dead_consumer_held_is_given_back_and_what_a_live_one_holds_is_not,
     a_take_is_bounded_over_all_its_queues,
+    what_is_committed_during_a_look_is_not_missed,
 );
 
 async fn put(bench: &Bench, messages: &[(&str, u8, &str)]) {
@@ -105,7 +106,7 @@ async fn what_a_dead_consumer_held_is_given_back_and_what_a_live_one_holds_is_no
     }
     assert_eq!(bench.store.release_dead_consumers(&own).await.unwrap(), 0);
     dying.let_go(&member.id).await;
-    crate::harness::wait_until("the death shows", crate::harness::LIMIT, async || {
+    crate::harness::wait_until("the death shows", LIMIT, async || {
         bench.store.release_dead_consumers(&own).await.unwrap() == 1
     })
     .await;
@@ -124,4 +125,20 @@ async fn a_take_is_bounded_over_all_its_queues(bench: Bench) {
     .await;
     assert_eq!(take(&bench, &worker, &["a", "b"], 3).await.len(), 3);
     assert_eq!(take(&bench, &worker, &["a", "b"], 3).await.len(), 1);
+}
+
+async fn what_is_committed_during_a_look_is_not_missed(bench: Bench) {
+    let other = bench.other();
+    let watch = bench.store.watch().await.unwrap();
+    assert!(
+        !bench.store.has_messages(&["a".to_owned()]).await.unwrap(),
+        "the look finds nothing"
+    );
+    let message = ("a".to_owned(), 0, "x".to_owned());
+    other.put_messages(&[message]).await.unwrap();
+    let woken = tokio::time::timeout(LIMIT, watch.changed(LONG)).await;
+    woken
+        .expect("it does not wait for the next commit")
+        .unwrap();
+    other.close().await;
 }

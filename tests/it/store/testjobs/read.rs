@@ -9,6 +9,8 @@ use crate::harness::{Bench, on_both};
 on_both!(
     every_kind_of_row_comes_back_as_it_was_staged,
     pages_of_tests_neither_repeat_nor_miss_one,
+    pages_of_metrics_neither_repeat_nor_miss_one,
+    pages_of_metrics_that_go_on_stay_in_their_generation,
     a_page_may_be_of_one_result_and_with_logs,
     a_file_comes_back_byte_for_byte_and_in_order,
     a_listing_selects_and_pages,
@@ -125,6 +127,75 @@ async fn pages_of_tests_neither_repeat_nor_miss_one(bench: Bench) {
     }
     assert_eq!(names, visible(&bench, fetch.testjob).await);
     assert_eq!(names.len(), 42);
+}
+
+/// `count` metrics, whose names begin with `prefix`.
+fn metrics(prefix: &str, count: i64) -> Vec<StagedRow> {
+    let metric = |n| StagedRow::Metric {
+        suite: "perf".into(),
+        name: format!("{prefix}{n}"),
+        value: 1.0,
+        unit: String::new(),
+        measurements: vec![1.0],
+    };
+    (0..count).map(metric).collect()
+}
+
+/// The names on all pages of ten, from `page` on.
+async fn names_of_metrics(bench: &Bench, testjob: i64, mut page: TestPage) -> Vec<String> {
+    let mut names = Vec::new();
+    loop {
+        let found = bench.store.metrics(testjob, &page).await.unwrap();
+        let Some(last) = found.last() else {
+            return names;
+        };
+        (page.run, page.seq) = (last.run, last.seq);
+        names.extend(found.into_iter().map(|metric| metric.name));
+    }
+}
+
+async fn pages_of_metrics_neither_repeat_nor_miss_one(bench: Bench) {
+    let fetch = fetch(&bench, "f", false).await;
+    fetch.stage(&bench, 1, &tests("a", 3)).await;
+    fetch.stage(&bench, 4, &metrics("f", 25)).await;
+    fetch.publish(&bench, 3, &["none", "p"]).await.unwrap();
+    let none = fetch.plugin(&bench, "none").await;
+    none.stage(&bench, &tests("n", 2)).await;
+    none.publish(&bench.store, 2).await.unwrap();
+    let plugin = fetch.plugin(&bench, "p").await;
+    plugin.stage(&bench, &metrics("p", 17)).await;
+    plugin.publish(&bench.store, 0).await.unwrap();
+    let page = TestPage {
+        most: 10,
+        ..TestPage::default()
+    };
+    let first = bench.store.metrics(fetch.testjob, &page).await.unwrap();
+    assert_eq!((first.len(), first[0].part.as_str()), (10, "fetch"));
+    let names = names_of_metrics(&bench, fetch.testjob, page).await;
+    let of_fetch = (0..25).map(|n| format!("f{n}"));
+    let of_plugin = (0..17).map(|n| format!("p{n}"));
+    let expected: Vec<_> = of_fetch.chain(of_plugin).collect();
+    assert_eq!(names, expected);
+}
+
+async fn pages_of_metrics_that_go_on_stay_in_their_generation(bench: Bench) {
+    let first = fetch(&bench, "f", false).await;
+    first.stage(&bench, 1, &metrics("old", 25)).await;
+    first.publish(&bench, 0, &[]).await.unwrap();
+    let mut page = TestPage {
+        most: 10,
+        ..TestPage::default()
+    };
+    let found = bench.store.metrics(first.testjob, &page).await.unwrap();
+    let second = fetch(&bench, "g", true).await;
+    second.stage(&bench, 1, &metrics("new", 25)).await;
+    second.publish(&bench, 0, &[]).await.unwrap();
+    (page.run, page.seq) = (found[9].run, found[9].seq);
+    let rest = names_of_metrics(&bench, first.testjob, page.clone()).await;
+    assert_eq!(rest, [""; 0], "half of one and half of another");
+    (page.run, page.seq) = (0, 0);
+    let names = names_of_metrics(&bench, first.testjob, page).await;
+    assert_eq!((names.len(), names[0].as_str()), (25, "new0"));
 }
 
 async fn a_page_may_be_of_one_result_and_with_logs(bench: Bench) {

@@ -2,15 +2,19 @@
 
 use std::io::{BufReader, Read};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::config;
 use crate::testjob::format::{FormatError, Limits, archive, junit, squad, tradefed};
-use crate::testjob::item::{DATA_CHUNK, Item, Sink};
+use crate::testjob::item::{CUT, DATA_CHUNK, Item, Sink};
 use crate::testjob::stage::blocking;
 
 /// How much of an XML file tells what it is.
 const HEAD: usize = 4096;
+
+/// The media type of logs.
+const TEXT: &str = "text/plain";
 
 /// A collection under way.
 pub(super) struct Files {
@@ -95,29 +99,39 @@ impl Files {
         self.keep(name, &mut whole)
     }
 
-    /// Keeps a file as it is.
+    /// Keeps a file as it is, up to the limit.
     fn keep(&self, name: &str, input: &mut dyn Read) -> Result<(), FormatError> {
         let send = |item| {
             self.sink
                 .blocking_send(item)
                 .map_err(|_| FormatError::Stopped)
         };
+        let mimetype = mimetype(name);
         send(Item::File {
             name: name.to_owned(),
-            mimetype: mimetype(name).to_owned(),
+            mimetype: mimetype.to_owned(),
         })?;
+        // One byte more says whether there is more.
+        let mut input = input.take(self.file_limit.saturating_add(1));
         let mut left = self.file_limit;
         let mut buffer = vec![0; DATA_CHUNK];
         loop {
             let count = input.read(&mut buffer).map_err(FormatError::Io)?;
-            let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
+            let kept = usize::try_from(left).unwrap_or(usize::MAX).min(count);
+            if let Some(read) = buffer.get(..kept).filter(|read| !read.is_empty()) {
+                send(Item::Data(Bytes::copy_from_slice(read)))?;
+            }
+            if kept < count {
+                if mimetype == TEXT {
+                    send(Item::Data(Bytes::from_static(CUT.as_bytes())))?;
+                }
+                let limit = self.file_limit;
+                return send(Item::Problem(format!("{name} is cut after {limit} bytes")));
+            }
+            if count == 0 {
                 return Ok(());
-            };
-            left = left.checked_sub(count as u64).ok_or(FormatError::Limit {
-                what: "a file (limits.log), in bytes,",
-                limit: self.file_limit,
-            })?;
-            send(Item::Data(bytes::Bytes::copy_from_slice(read)))?;
+            }
+            left -= kept as u64;
         }
     }
 }
@@ -132,7 +146,7 @@ fn is_archive(name: &str) -> bool {
 
 fn mimetype(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or(name, |(_, end)| end) {
-        "log" | "txt" => "text/plain",
+        "log" | "txt" => TEXT,
         "json" => "application/json",
         "xml" => "application/xml",
         "html" => "text/html",

@@ -16,16 +16,13 @@ use serde_json::Value;
 use crate::testjob::backend::http::Body;
 use crate::testjob::backend::lava::results::Ranged;
 use crate::testjob::backend::{BackendError, Outlet};
-use crate::testjob::item::{DATA_CHUNK, Item, MAX_TEXT, Test};
+use crate::testjob::item::{CUT, DATA_CHUNK, Item, MAX_TEXT, Test};
 
 /// The longest line that is read; a longer one is skipped. LAVA's own limit is far below.
 const MAX_LINE: usize = 1024 * 1024;
 
 /// Tests whose excerpts are gathered at the same time; LAVA's tests run one after the other.
 const MAX_ACTIVE: usize = 16;
-
-/// What ends a text that was cut.
-const CUT: &str = "\n[cut here: the log is longer]\n";
 
 /// How much of the file is gathered before it is sent.
 const PIECE: usize = 64 * 1024;
