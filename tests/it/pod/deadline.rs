@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use longshore::config::Kubernetes;
 use longshore::handler::{Outcome, Registry};
 use longshore::pool::Exit;
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{Site, elastic, task};
@@ -105,7 +104,7 @@ async fn a_deadline_that_shrinks_is_followed(scene: Arc<Scene>) {
     site.cluster
         .until("the drain has begun with its deadline", |cluster| {
             let begun =
-                |seen: &crate::cluster::Seen| seen.body["reason"] == Value::from("DrainBegun");
+                |seen: &crate::cluster::Seen| seen.body["reason"] == "DrainBegun";
             cluster.requests(&rule).iter().any(begun).then_some(())
         })
         .await;
