@@ -51,14 +51,14 @@ impl Pod {
     pub async fn admit(&self) -> Admission {
         let mut label = self.0.busy.0.lock().await;
         if *label != Label::On {
-            *label = match self.label(Call::Label, true).await {
-                Ok(()) => Label::On,
-                Err(_) => Label::Unknown,
-            };
-            if !self.0.settings.settle.is_zero() {
+            // Without the label there is nothing that a look could make safe; the watches go on.
+            *label = Label::Unknown;
+            if self.label(Call::Label, true).await.is_ok() {
+                *label = Label::On;
                 tokio::time::sleep(self.0.settings.settle).await;
+                let (_pod, _node) =
+                    tokio::join!(self.look_at_pod(Call::ReadPod), self.look_at_node());
             }
-            let (_pod, _node) = tokio::join!(self.look_at_pod(Call::ReadPod), self.look_at_node());
         }
         drop(label);
         if self.signs().quiet.is_some() {

@@ -248,14 +248,6 @@ fn count(worker: &Worker, id: &TaskId, epoch: Epoch, settlement: &Settlement) {
         Some(State::Queued) => "handed_off",
         Some(State::Parked | State::Running | State::Expired) | None => "other",
     };
-    let names = worker.attempts(|attempts| {
-        attempts
-            .get(&(id.clone(), epoch))
-            .map(|attempt| (attempt.name.clone(), attempt.queue.clone()))
-    });
-    let Some((name, queue)) = names else { return };
-    metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => outcome)
-        .increment(1);
     if outcome == "handed_off" {
         let reason = if worker.quiet.is_cancelled() {
             "drain"
@@ -266,6 +258,18 @@ fn count(worker: &Worker, id: &TaskId, epoch: Epoch, settlement: &Settlement) {
         };
         metrics::counter!("longshore_handoffs_total", "reason" => reason).increment(1);
         worker.handed_off.fetch_add(1, Ordering::Relaxed);
+    }
+    if !worker.setup.health.is_watched() {
+        return;
+    }
+    let names = worker.attempts(|attempts| {
+        attempts
+            .get(&(id.clone(), epoch))
+            .map(|attempt| (attempt.name.clone(), attempt.queue.clone()))
+    });
+    if let Some((name, queue)) = names {
+        metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => outcome)
+            .increment(1);
     }
 }
 

@@ -20,8 +20,10 @@ use crate::kube::{Note, Pod};
 
 /// How often what runs is looked at while the worker rests or is busy.
 const LOOK: Duration = Duration::from_millis(250);
-/// Before a label that could not be changed is tried again.
+/// Before a label that could not be changed is tried again, doubled with each …
 const PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest that an event may keep a worker that ends.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
@@ -184,7 +186,7 @@ pub(super) async fn labels(worker: Arc<Worker>) {
 
 async fn keep_busy(worker: &Worker, pod: &Pod) {
     let limit = pod.busy_limit();
-    let mut stuck = false;
+    let (mut stuck, mut pause) = (false, PAUSE);
     loop {
         // Taken before the look, so that no change after it is missed.
         let changed = worker.changed.notified();
@@ -205,8 +207,9 @@ async fn keep_busy(worker: &Worker, pod: &Pod) {
         tokio::select! {
             () = worker.give_up.cancelled() => return,
             () = changed, if settled => {}
-            () = tokio::time::sleep(if settled { LOOK * 4 } else { PAUSE }) => {}
+            () = tokio::time::sleep(if settled { LOOK * 4 } else { pause }) => {}
         }
+        pause = if settled { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
     }
 }
 
