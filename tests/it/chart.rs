@@ -90,9 +90,12 @@ fn the_validation_sees_a_mistake_of_each_kind() {
     let unknown =
         json!({"apiVersion": "example.org/v1", "kind": "Nothing", "metadata": {"name": "x"}});
     wrong.extend([missing, unknown]);
-    for object in wrong {
-        let (valid, report) = validated(&[std::slice::from_ref(&object)]);
-        assert!(!valid, "{} {report}", kind(&object));
+    let manifests: Vec<&[Value]> = wrong.iter().map(std::slice::from_ref).collect();
+    let (valid, report) = validated(&manifests);
+    assert!(!valid);
+    for (number, object) in wrong.iter().enumerate() {
+        let found = report.contains(&format!("/{number}.yaml: "));
+        assert!(found, "{}: {report}", kind(object));
     }
 }
 

@@ -3,6 +3,8 @@
 use super::helm::{Helm, values};
 use crate::harness::Folder;
 
+const LABELS: &str = "labels of app.kubernetes.io and longshore.dev are set by the chart";
+
 /// `(values over those of the example squad, what is said)`.
 const REFUSED: &[(&str, &str)] = &[
     (
@@ -15,7 +17,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "pools: {postprocess: {podDisruptionBudget: {maxUnavailable: 1}}}",
-        "a pinned pool has the release's busy budget: an eviction fails where two budgets match a pod",
+        "a pinned pool has the busy budget already: an eviction fails where two budgets match a pod",
     ),
     (
         "pools: {postprocess: {budget: 5m}}",
@@ -28,15 +30,15 @@ const REFUSED: &[(&str, &str)] = &[
     // A label that an own selector or budget names.
     (
         "pools: {postprocess: {podLabels: {longshore.dev/busy: 'true'}}}",
-        "podLabels",
+        LABELS,
     ),
     (
         "pools: {fetch: {podLabels: {app.kubernetes.io/instance: other}}}",
-        "podLabels",
+        LABELS,
     ),
     (
         "poolDefaults: {podLabels: {longshore.dev/busy: 'true'}}",
-        "podLabels",
+        LABELS,
     ),
     ("pools: {fetch: {replica: 1}}", "replica"),
     ("image: {tags: x}", "tags"),
