@@ -106,12 +106,9 @@ pub(super) fn source(path: &str) -> PathBuf {
 
 /// A program that scripts/tools fetched, with nothing of the caller's cluster.
 pub(super) fn tool(name: &str) -> Command {
-    let folder = Path::new(env!("CARGO_BIN_EXE_longshore"))
-        .ancestors()
-        .map(|folder| folder.join("tools"))
-        .find(|tools| tools.join("helm4").exists())
-        .unwrap_or_else(|| panic!("{name} is missing: run scripts/tools"));
-    let mut command = Command::new(folder.join(name));
+    let program = source("target/tools").join(name);
+    assert!(program.exists(), "{name} is missing: run scripts/tools");
+    let mut command = Command::new(program);
     command.env("KUBECONFIG", "/dev/null").stdin(Stdio::null());
     command
 }
