@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(crate) use bell::{Bell, Kind, Peer, next};
 pub(crate) use bench::{BackEnd, Bench, LONG, id, member, task};
-pub(crate) use child::{Child, run};
+pub(crate) use child::{Child, run, run_with};
 pub(crate) use folder::Folder;
 pub(crate) use private::Private;
 

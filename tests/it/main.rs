@@ -8,6 +8,7 @@
     reason = "a test helper may panic, print, and wait itself for what it spawns; the lints only spare #[test] functions"
 )]
 mod broker;
+mod chart;
 mod cluster;
 mod compile_fail;
 mod connections;

@@ -1,5 +1,6 @@
 //! The real program as a child process.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -34,7 +35,12 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Runs a verb that ends by itself.
 pub(crate) async fn run(arguments: &[&str]) -> Output {
-    tokio::time::timeout(super::LIMIT, command(arguments).output())
+    run_with(arguments, &BTreeMap::new()).await
+}
+
+/// Runs a verb that ends by itself, with variables in its environment.
+pub(crate) async fn run_with(arguments: &[&str], variables: &BTreeMap<String, String>) -> Output {
+    tokio::time::timeout(super::LIMIT, command(arguments).envs(variables).output())
         .await
         .unwrap_or_else(|_| panic!("`longshore {}` did not end", arguments.join(" ")))
         .unwrap()
