@@ -283,10 +283,37 @@ async fn set_aside(worker: &Worker, asides: Vec<SetAside>, receipts: Vec<Receipt
     match patiently(worker, || worker.store.set_aside(&asides)).await {
         Some(rings) => {
             crash::point("intake:set-aside");
+            for aside in &asides {
+                count(worker, aside);
+            }
             worker.relay.publish(rings).await;
             worker.broker.ack(receipts).await;
         }
         None => worker.broker.release(receipts).await,
+    }
+}
+
+/// A task that was set aside. Of one that nobody knows only that is counted: its name is whatever a message says.
+fn count(worker: &Worker, aside: &SetAside) {
+    let outcome = match aside.state {
+        State::Parked => "parked",
+        State::Expired => "expired",
+        State::Queued
+        | State::Waiting
+        | State::Running
+        | State::Done
+        | State::Dead
+        | State::Canceled => return,
+    };
+    if worker.setup.health.is_watched() {
+        let name = if worker.registry.knows(&aside.task.name) {
+            aside.task.name.clone()
+        } else {
+            "unknown".to_owned()
+        };
+        let queue = aside.task.queue.clone();
+        metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => outcome)
+            .increment(1);
     }
 }
 

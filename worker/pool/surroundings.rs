@@ -209,7 +209,11 @@ async fn keep_busy(worker: &Worker, pod: &Pod) {
             () = changed, if settled => {}
             () = tokio::time::sleep(if settled { LOOK * 4 } else { pause }) => {}
         }
-        pause = if settled { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if settled {
+            PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
     }
 }
 
