@@ -8,7 +8,7 @@
 //!   change is to a selector, bookmarks before the end and when a test asks, `timeoutSeconds`, 410 for a forgotten version;
 //! - graceful deletion (`deletionTimestamp` = now + grace in whole seconds; later deletions only shorten it, from the
 //!   original start) and evictions by the rules of the API server, in two steps between which others may come;
-//! - the disruption controller (`budget`), without lag unless it is paused;
+//! - the disruption controller (`budget`), without lag unless it is paused; whom a ReplicaSet ends when it shrinks (`scale`);
 //! - faults by rule, and gates at which a test holds requests, so that tests interleave without sleeping.
 //!
 //! It does not model: who may do what (a fault says 403), validation and which fields may change, finalizers, owners and
@@ -28,6 +28,8 @@ mod kubectl;
 mod kubelet;
 mod patch;
 mod refusal;
+mod scale;
+mod scaling;
 mod select;
 mod server;
 mod state;

@@ -146,7 +146,7 @@ fn duration(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-fn is_terminal(pod: &Value) -> bool {
+pub(super) fn is_terminal(pod: &Value) -> bool {
     let phase = &pod["status"]["phase"];
     phase == "Succeeded" || phase == "Failed"
 }

@@ -1,12 +1,23 @@
-//! What ends pods: the kubelet's part of a deletion.
+//! The kubelet's part: probes, and the end of pods that are deleted.
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::Cluster;
 use super::server::Server;
-use super::state::Key;
+use super::state::{Key, set_condition};
 
 impl Cluster {
+    /// What a readiness probe of the pod `name` has answered.
+    pub(crate) fn probed(&self, name: &str, ready: bool) {
+        let status = if ready { "True" } else { "False" };
+        self.edit("pods", name, |pod| {
+            let ready = json!({"type": "Ready", "status": status});
+            set_condition(&mut pod["status"]["conditions"], ready);
+        });
+    }
+
     /// Pods have no process, so one that is deleted ends at once.
     pub(crate) fn pods_end_at_once(&self) {
         let server = Arc::clone(&self.server);

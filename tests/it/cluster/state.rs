@@ -252,12 +252,16 @@ pub(super) fn set_condition(conditions: &mut Value, mut condition: Value) {
 
 /// Whether a pod or a node says of itself that it is ready.
 pub(super) fn is_ready(object: &Value) -> bool {
+    condition(object, "Ready").is_some_and(|ready| ready["status"] == "True")
+}
+
+/// A condition in an object's status.
+pub(super) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o Value> {
     let conditions = object["status"]["conditions"].as_array();
-    let ready = conditions
+    conditions
         .into_iter()
         .flatten()
-        .find(|condition| condition["type"] == "Ready");
-    ready.is_some_and(|condition| condition["status"] == "True")
+        .find(|condition| condition["type"] == kind)
 }
 
 /// Now, as objects say it: whole seconds.

@@ -103,8 +103,7 @@ async fn a_deadline_that_shrinks_is_followed(scene: Arc<Scene>) {
     let rule = Rule::on("create", "events");
     site.cluster
         .until("the drain has begun with its deadline", |cluster| {
-            let begun =
-                |seen: &crate::cluster::Seen| seen.body["reason"] == "DrainBegun";
+            let begun = |seen: &crate::cluster::Seen| seen.body["reason"] == "DrainBegun";
             cluster.requests(&rule).iter().any(begun).then_some(())
         })
         .await;
