@@ -1,7 +1,7 @@
 //! A Kubernetes API server for tests: plain HTTP on a port of its own, all state in memory.
 //!
 //! It models, as far as the worker, `longshore drain` and the real kubectl see it:
-//! - discovery, with `pods/eviction`; pods, nodes, PodDisruptionBudgets, StatefulSets, DaemonSets, ReplicaSets,
+//! - discovery, with `pods/eviction`; namespaces, pods, nodes, PodDisruptionBudgets, StatefulSets, DaemonSets, ReplicaSets,
 //!   leases and `events.k8s.io` events; get, list, create, update, merge and strategic merge patch, delete, `…/status`,
 //!   dry runs;
 //! - one resource version for all, 409 where a version or a UID does not fit, no new version without a change;
@@ -17,11 +17,12 @@
 //! It does not model: who may do what (a fault says 403), validation and which fields may change, finalizers, owners and
 //! garbage collection, server-side apply and JSON patches (415), pages of a list, reads at a version, aggregated
 //! discovery, OpenAPI, protobuf, the scheduler, and controllers other than those two. The real kubectl is the
-//! independent client of it (`kubectl`).
+//! independent client of it (`kubectl`), and a real API server can be asked the same as it (`contract`).
 
 mod budget;
 mod build;
 mod client;
+mod contract;
 mod door;
 mod evict;
 mod evictions;
@@ -60,7 +61,7 @@ use crate::harness::{Folder, LIMIT};
 use door::{Cutter, Door};
 use kind::Kind;
 use server::Server;
-use state::{Key, Record};
+use state::{Key, Record, State};
 
 /// A cluster of this test alone, gone when it is dropped.
 #[derive(Debug)]
@@ -176,6 +177,11 @@ impl Cluster {
     pub(crate) fn object(&self, plural: &str, name: &str) -> Option<Value> {
         let key = Key::new(Kind::of(plural), NAMESPACE, name);
         self.server.look(|state| state.get(&key).cloned())
+    }
+
+    /// The namespaces in which there is anything, or that were made.
+    fn spaces(&self) -> Vec<String> {
+        self.server.look(State::spaces)
     }
 
     pub(crate) fn pod(&self, name: &str) -> Option<Value> {

@@ -215,6 +215,32 @@ impl State {
         object
     }
 
+    /// The namespaces that were made, and those in which there is anything.
+    pub(super) fn spaces(&self) -> Vec<String> {
+        let keys = self.objects.keys();
+        let mut names: Vec<String> = keys
+            .map(|key| match key.plural {
+                "namespaces" => key.name.clone(),
+                _ => key.namespace.clone(),
+            })
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// All that is in a namespace is gone. Nothing asks whether a namespace is there.
+    pub(super) fn empty(&mut self, namespace: &str) {
+        let keys = self.objects.keys();
+        let inside: Vec<Key> = keys
+            .filter(|key| key.namespace == namespace)
+            .cloned()
+            .collect();
+        for key in inside {
+            self.remove(&key);
+        }
+    }
+
     /// The object is gone.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Value> {
         let old = self.objects.remove(key)?;
