@@ -1,24 +1,28 @@
 //! A Kubernetes API server for tests: plain HTTP on a port of its own, all state in memory.
 //!
 //! It models, as far as the worker, `longshore drain` and the real kubectl see it:
-//! - discovery, with `pods/eviction`; pods, nodes, PodDisruptionBudgets, StatefulSets, DaemonSets, ReplicaSets, leases
-//!   and `events.k8s.io` events; get, list, create, update, merge and strategic merge patch, delete, `…/status`, dry runs;
+//! - discovery, with `pods/eviction`; namespaces, pods, nodes, PodDisruptionBudgets, StatefulSets, DaemonSets, ReplicaSets,
+//!   leases and `events.k8s.io` events; get, list, create, update, merge and strategic merge patch, delete, `…/status`,
+//!   dry runs;
 //! - one resource version for all, 409 where a version or a UID does not fit, no new version without a change;
 //! - label and field selectors; watches from a version or from the beginning (also `sendInitialEvents`), with what a
 //!   change is to a selector, bookmarks before the end and when a test asks, `timeoutSeconds`, 410 for a forgotten version;
 //! - graceful deletion (`deletionTimestamp` = now + grace in whole seconds; later deletions only shorten it, from the
 //!   original start) and evictions by the rules of the API server, in two steps between which others may come;
-//! - the disruption controller (`budget`), without lag unless it is paused;
+//! - the disruption controller (`budget`), without lag unless it is paused; of the ReplicaSet's, whom it ends when a set
+//!   shrinks (`scale`);
+//! - the kubelet of pods that have a process (`kubelet`): SIGTERM, SIGKILL at the deadline, the phase, the pod's removal;
 //! - faults by rule, and gates at which a test holds requests, so that tests interleave without sleeping.
 //!
 //! It does not model: who may do what (a fault says 403), validation and which fields may change, finalizers, owners and
 //! garbage collection, server-side apply and JSON patches (415), pages of a list, reads at a version, aggregated
-//! discovery, OpenAPI, protobuf, the scheduler, and controllers other than the one for budgets. The real kubectl is the
-//! independent client of it (`kubectl`).
+//! discovery, OpenAPI, protobuf, the scheduler, and controllers other than those two. The real kubectl is the
+//! independent client of it (`kubectl`), and a real API server can be asked the same as it (`contract`).
 
 mod budget;
 mod build;
 mod client;
+mod contract;
 mod door;
 mod evict;
 mod evictions;
@@ -28,6 +32,8 @@ mod kubectl;
 mod kubelet;
 mod patch;
 mod refusal;
+mod scale;
+mod scaling;
 mod select;
 mod server;
 mod state;
@@ -55,7 +61,7 @@ use crate::harness::{Folder, LIMIT};
 use door::{Cutter, Door};
 use kind::Kind;
 use server::Server;
-use state::{Key, Record};
+use state::{Key, Record, State};
 
 /// A cluster of this test alone, gone when it is dropped.
 #[derive(Debug)]
@@ -171,6 +177,11 @@ impl Cluster {
     pub(crate) fn object(&self, plural: &str, name: &str) -> Option<Value> {
         let key = Key::new(Kind::of(plural), NAMESPACE, name);
         self.server.look(|state| state.get(&key).cloned())
+    }
+
+    /// The namespaces in which there is anything, or that were made.
+    fn spaces(&self) -> Vec<String> {
+        self.server.look(State::spaces)
     }
 
     pub(crate) fn pod(&self, name: &str) -> Option<Value> {

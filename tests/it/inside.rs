@@ -31,6 +31,8 @@ pub(crate) struct Made {
     pub(crate) worker: Worker,
     pub(crate) policies: Policies,
     pub(crate) pod: Option<longshore::kube::Pod>,
+    /// What its probes would be told.
+    pub(crate) health: pool::Health,
 }
 
 impl Default for Made {
@@ -54,6 +56,7 @@ impl Default for Made {
             worker,
             policies: tasks,
             pod: None,
+            health: pool::Health::default(),
         }
     }
 }
@@ -80,6 +83,7 @@ impl Scene {
             worker,
             policies,
             pod,
+            health,
         } = made;
         let id = pod
             .as_ref()
@@ -97,7 +101,7 @@ impl Scene {
             retention,
             id,
             pod,
-            health: pool::Health::default(),
+            health,
         };
         let (requests, receiver) = mpsc::channel(4);
         let ended = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));

@@ -7,6 +7,7 @@ mod deadline;
 mod node;
 mod process;
 mod race;
+mod scale;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -102,6 +102,11 @@ impl Pod {
         self.owner("statefulsets", name, replicas)
     }
 
+    /// The ReplicaSet is made with it, unless it is there.
+    pub(crate) fn owner_replicaset(self, name: &str, replicas: i64) -> Self {
+        self.owner("replicasets", name, replicas)
+    }
+
     pub(crate) fn owner_daemonset(self, name: &str) -> Self {
         self.owner("daemonsets", name, 1)
     }

@@ -78,6 +78,9 @@ pub(super) fn delete(state: &mut State, key: &Key, options: &Options) -> Result<
     if key.plural != "pods" {
         let uid = object["metadata"]["uid"].take();
         state.remove(key);
+        if key.plural == "namespaces" {
+            state.empty(&key.name);
+        }
         let details =
             json!({"name": key.name, "group": kind.group, "kind": kind.plural, "uid": uid});
         return Ok(json!({
@@ -146,7 +149,7 @@ fn duration(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-fn is_terminal(pod: &Value) -> bool {
+pub(super) fn is_terminal(pod: &Value) -> bool {
     let phase = &pod["status"]["phase"];
     phase == "Succeeded" || phase == "Failed"
 }

@@ -35,11 +35,15 @@ const fn kind(
     }
 }
 
-static KINDS: [Kind; 8] = [
+static KINDS: [Kind; 9] = [
     kind("", "pods", "Pod", "pod", &["po"]),
     Kind {
         namespaced: false,
         ..kind("", "nodes", "Node", "node", &["no"])
+    },
+    Kind {
+        namespaced: false,
+        ..kind("", "namespaces", "Namespace", "namespace", &["ns"])
     },
     kind(
         "policy",

@@ -25,6 +25,8 @@ use super::watch as watching;
 
 /// The largest body that is read.
 const BODY: usize = 4 * 1024 * 1024;
+/// How often an eviction of a pod that changes meanwhile is tried.
+const EVICTIONS: usize = 20;
 
 /// The state, and who waits for it to move.
 #[derive(Debug)]
@@ -267,7 +269,7 @@ async fn eviction(server: &Server, asked: &Asked, target: &Target) -> Result<Val
     }
     let options = Options::read(&body["deleteOptions"], &asked.seen.query);
     let key = target.key();
-    loop {
+    for left in (0..EVICTIONS).rev() {
         let decision = server.attempt(options.dry_run, |state| {
             evict::decide(state, &key, &options)
         })?;
@@ -283,10 +285,11 @@ async fn eviction(server: &Server, asked: &Asked, target: &Target) -> Result<Val
             evict::evict(state, &key, &decision)
         });
         match done {
-            Err(refusal) if refusal.code == 409 && decision.again => {}
+            Err(refusal) if refusal.code == 409 && decision.again && left > 0 => {}
             done => return done,
         }
     }
+    unreachable!("the last one is answered")
 }
 
 fn is_dry(asked: &Asked) -> bool {

@@ -215,6 +215,32 @@ impl State {
         object
     }
 
+    /// The namespaces that were made, and those in which there is anything.
+    pub(super) fn spaces(&self) -> Vec<String> {
+        let keys = self.objects.keys();
+        let mut names: Vec<String> = keys
+            .map(|key| match key.plural {
+                "namespaces" => key.name.clone(),
+                _ => key.namespace.clone(),
+            })
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// All that is in a namespace is gone. Nothing asks whether a namespace is there.
+    pub(super) fn empty(&mut self, namespace: &str) {
+        let keys = self.objects.keys();
+        let inside: Vec<Key> = keys
+            .filter(|key| key.namespace == namespace)
+            .cloned()
+            .collect();
+        for key in inside {
+            self.remove(&key);
+        }
+    }
+
     /// The object is gone.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Value> {
         let old = self.objects.remove(key)?;
@@ -252,12 +278,16 @@ pub(super) fn set_condition(conditions: &mut Value, mut condition: Value) {
 
 /// Whether a pod or a node says of itself that it is ready.
 pub(super) fn is_ready(object: &Value) -> bool {
+    condition(object, "Ready").is_some_and(|ready| ready["status"] == "True")
+}
+
+/// A condition in an object's status.
+pub(super) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o Value> {
     let conditions = object["status"]["conditions"].as_array();
-    let ready = conditions
+    conditions
         .into_iter()
         .flatten()
-        .find(|condition| condition["type"] == "Ready");
-    ready.is_some_and(|condition| condition["status"] == "True")
+        .find(|condition| condition["type"] == kind)
 }
 
 /// Now, as objects say it: whole seconds.

@@ -94,6 +94,15 @@ impl Child {
         .await
     }
 
+    /// The same, for as long as it takes.
+    ///
+    /// # Cancel safety
+    ///
+    /// It can be dropped and asked again.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        self.process.wait().await.unwrap()
+    }
+
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()

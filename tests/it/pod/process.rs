@@ -20,6 +20,8 @@ on_both_with!(
     super::SETTINGS;
     a_drain_waits_for_a_busy_worker_and_ends_soon_after_its_work,
     an_elastic_process_on_a_cordoned_node_hands_off_before_it_is_told_to_end,
+    a_process_hands_off_and_ends_before_its_kubelet_kills_it,
+    a_process_that_does_not_end_is_killed_at_its_deadline,
     the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once,
     probes_and_metrics_say_how_it_is,
 );
@@ -46,21 +48,6 @@ impl Scene {
         let config = self.config.to_str().unwrap();
         let arguments = ["run", "--pool", pool, "--config", config];
         Child::start(&self.bench.folder, &arguments, &variables)
-    }
-}
-
-impl Site {
-    /// The kubelet's part: a pod that is deleted is told to end, and is gone when its process is.
-    async fn ends_as_a_pod(&self, name: &str, process: &mut Child) {
-        self.cluster
-            .until("the pod is deleted", |cluster| {
-                let pod = cluster.pod(name)?;
-                pod["metadata"]["deletionTimestamp"].as_str().map(drop)
-            })
-            .await;
-        process.signal("TERM");
-        assert!(process.ended(GRACE).await.success());
-        self.cluster.remove("pods", name);
     }
 }
 
@@ -100,7 +87,8 @@ async fn a_drain_waits_for_a_busy_worker_and_ends_soon_after_its_work(scene: Arc
         scene.reaches("lab", "1", "postprocessing").await;
         Instant::now()
     };
-    let (finished, ()) = tokio::join!(finished, site.ends_as_a_pod("p-0", &mut worker));
+    let (finished, stopped) = tokio::join!(finished, site.cluster.runs("p-0", &mut worker));
+    assert!(stopped.status.success() && !stopped.killed, "{stopped:?}");
     let output = drained.await.unwrap();
     assert!(output.status.success(), "{output:?}");
     // kubectl tries every five seconds.
@@ -140,6 +128,64 @@ async fn an_elastic_process_on_a_cordoned_node_hands_off_before_it_is_told_to_en
     scene.reaches("lab", "1", "postprocessing").await;
     worker.signal("TERM");
     assert!(worker.ended(GRACE).await.success());
+}
+
+async fn a_process_hands_off_and_ends_before_its_kubelet_kills_it(scene: Arc<Scene>) {
+    // The configuration knows nothing of the pod's four seconds.
+    scene.configure("grace = \"8s\"", "grace = \"1h\"");
+    let site = Site::new();
+    let pod = Pod::elastic("elastic", "e-0").on("n1");
+    site.cluster.add_pod(pod.grace(4));
+    let mut worker = scene.process(&site, "elastic", "e-0", &[]);
+    scene.small_job("1");
+    scene
+        .lab
+        .fail(Fault::new("suites", Effect::Delay(2 * LIMIT)));
+    scene.fetch("lab", "1").await;
+    wait_until("it is at work", LIMIT, async || {
+        scene.lab.count("suites") > 0
+    })
+    .await;
+    let kubectl = Kubectl::of(&site.cluster);
+    let delete = ["delete", "pod", "e-0", "--wait=false"];
+    let (stopped, _said) =
+        tokio::join!(site.cluster.runs("e-0", &mut worker), kubectl.says(&delete));
+    assert!(stopped.status.success() && !stopped.killed, "{stopped:?}");
+    let deadline = Duration::from_secs(4);
+    assert!(
+        stopped.took.is_some_and(|took| took < deadline),
+        "{stopped:?}"
+    );
+    let handed_off =
+        "select count(*) from tasks where state = 'queued' and interruptions = 1 and crashes = 0";
+    assert_eq!(scene.bench.number(handed_off).await, 1);
+    assert_eq!(site.cluster.phases("e-0"), ["Running", "Succeeded"]);
+    assert!(site.cluster.pod("e-0").is_none());
+}
+
+/// That the test above could fail.
+async fn a_process_that_does_not_end_is_killed_at_its_deadline(scene: Arc<Scene>) {
+    let site = Site::new();
+    let pod = Pod::elastic("elastic", "e-0").on("n1");
+    site.cluster.add_pod(pod.grace(3600));
+    let mut worker = scene.process(&site, "elastic", "e-0", &[]);
+    worker.signal("STOP");
+    let kubectl = Kubectl::of(&site.cluster);
+    let told = Instant::now();
+    let deletions = async {
+        kubectl
+            .says(&["delete", "pod", "e-0", "--wait=false"])
+            .await;
+        let shorter = ["--wait=false", "--grace-period=2"];
+        kubectl
+            .says(&[&["delete", "pod", "e-0"], &shorter[..]].concat())
+            .await;
+    };
+    let (stopped, ()) = tokio::join!(site.cluster.runs("e-0", &mut worker), deletions);
+    assert!(stopped.killed && !stopped.status.success(), "{stopped:?}");
+    assert!(told.elapsed() < LIMIT, "{stopped:?}");
+    assert_eq!(site.cluster.phases("e-0"), ["Running", "Failed"]);
+    assert!(site.cluster.pod("e-0").is_none());
 }
 
 async fn the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once(scene: Arc<Scene>) {
