@@ -17,28 +17,31 @@ use crate::clock::Clock;
 use crate::id::WorkerId;
 
 mod audit;
+mod by_hand;
 pub(crate) mod command;
 mod messages;
+mod outbox;
 mod postgres;
+mod published;
 mod schema;
 pub(crate) mod sql;
 mod sqlite;
+mod sweep;
 mod tasks;
 mod testjobs;
 mod workers;
 
 pub use audit::{PublishedPart, StagedRun};
+pub use by_hand::{Filter, TaskView};
 pub use command::Op;
 pub use messages::Taken;
+pub use outbox::Ring;
+pub use published::{
+    FileView, MetricView, PartView, TestJobFilter, TestJobView, TestPage, TestView,
+};
 pub use schema::{SchemaState, VERSION};
-pub use tasks::{
-    ClaimAnswer, ClaimRequest, Claimed, Enqueued, Filter, Ring, SetAside, Settlement, State,
-    TaskView,
-};
-pub use testjobs::{
-    Begun, Fetched, FileView, MetricView, PartView, RunCounts, StagedRow, TestJobFilter,
-    TestJobView, TestPage, TestView,
-};
+pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
+pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};
 pub use workers::{Fence, Held, Member, WorkerView};
 
 use command::{Row, typed};

@@ -1,15 +1,14 @@
-//! Verbs on tasks: enqueue, claim, checkpoint, settle, and what an operator does by hand.
+//! Verbs on tasks: enqueue, claim, checkpoint, settle.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
+use super::outbox::{Ring, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError};
-use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::Task;
 
@@ -70,15 +69,6 @@ pub struct Enqueued {
     pub new: Vec<TaskId>,
     /// What is to be published for them.
     pub rings: Vec<Ring>,
-}
-
-/// A message to publish, committed with the state that caused it. Delete it by its number once confirmed.
-#[derive(Debug, Clone)]
-pub struct Ring {
-    /// Its row in the outbox.
-    pub seq: i64,
-    /// The task, with the queue that it goes to.
-    pub task: Task,
 }
 
 /// A delivery that wants to become an attempt.
@@ -151,47 +141,6 @@ pub struct Settlement {
     pub reason: Option<String>,
 }
 
-/// Which tasks to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Just this one.
-    pub id: Option<String>,
-    /// Just those in this state.
-    pub state: Option<State>,
-    /// At most so many.
-    pub most: i64,
-}
-
-/// A task as operators see it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "each is what the column of that name says; DESIGN's words"
-)]
-pub struct TaskView {
-    pub id: String,
-    pub name: String,
-    pub queue: String,
-    pub priority: i64,
-    pub state: State,
-    pub epoch: Epoch,
-    pub worker: Option<String>,
-    pub failures: u32,
-    pub crashes: u32,
-    pub interruptions: u32,
-    pub run_at: Option<Millis>,
-    pub expires_at: Option<Millis>,
-    pub created_at: Millis,
-    pub started_at: Option<Millis>,
-    pub ended_at: Option<Millis>,
-    pub checkpoint_at: Option<Millis>,
-    pub progress: Option<String>,
-    pub result: Option<String>,
-    pub reason: Option<String>,
-    #[serde(skip_serializing)]
-    pub task: String,
-}
-
 #[derive(Deserialize)]
 struct ClaimRow {
     id: String,
@@ -236,7 +185,7 @@ struct Standing {
     worker: Option<String>,
 }
 
-fn task_row(task: &Task) -> Result<Value, StoreError> {
+pub(super) fn task_row(task: &Task) -> Result<Value, StoreError> {
     let text = serde_json::to_string(task).map_err(|error| StoreError::Value {
         command: "task",
         reason: error.to_string(),
@@ -247,38 +196,14 @@ fn task_row(task: &Task) -> Result<Value, StoreError> {
     }))
 }
 
-fn with(mut row: Value, fields: Value) -> Value {
+pub(super) fn with(mut row: Value, fields: Value) -> Value {
     if let (Value::Object(row), Value::Object(fields)) = (&mut row, fields) {
         row.extend(fields);
     }
     row
 }
 
-/// The rows of the `ring` statement as messages.
-pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
-    #[derive(Deserialize)]
-    struct RingRow {
-        seq: i64,
-        queue: String,
-        task: String,
-    }
-    typed::<RingRow>(rows)?
-        .into_iter()
-        .map(|RingRow { seq, queue, task }| {
-            let task = parsed(&task)?;
-            Ok(Ring {
-                seq,
-                task: Task {
-                    queue,
-                    run_at: None,
-                    ..task
-                },
-            })
-        })
-        .collect()
-}
-
-fn parsed(task: &str) -> Result<Task, StoreError> {
+pub(super) fn parsed(task: &str) -> Result<Task, StoreError> {
     serde_json::from_str(task).map_err(|error| StoreError::Value {
         command: "task",
         reason: error.to_string(),
@@ -289,18 +214,6 @@ fn ids(rows: &[Row]) -> Vec<String> {
     rows.iter()
         .filter_map(|row| row.get("id")?.as_str().map(str::to_owned))
         .collect()
-}
-
-fn ring_op<'a>(ids: impl Iterator<Item = &'a str>) -> Result<Op, StoreError> {
-    Op::new(
-        sql!("ring"),
-        &ids.map(|id| json!({ "id": id })).collect::<Vec<_>>(),
-    )
-}
-
-/// Announces what the statement before it has made runnable.
-pub(super) fn ring_new_op() -> Result<Op, StoreError> {
-    Op::one(sql!("ring_new"), &json!({}))
 }
 
 fn settle_op(rows: &[Value]) -> Result<Op, StoreError> {
@@ -568,68 +481,6 @@ impl Store {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Marks messages as published.
-    ///
-    /// # Errors
-    ///
-    /// As any verb; they will be published again then, which is harmless.
-    pub async fn outbox_done(&self, seqs: &[i64]) -> Result<(), StoreError> {
-        let rows = seqs
-            .iter()
-            .map(|seq| json!({ "seq": seq }))
-            .collect::<Vec<_>>();
-        self.single("outbox_done", Op::new(sql!("outbox_done"), &rows)?)
-            .await
-            .map(drop)
-    }
-
-    /// Gives messages back that could not be published, for whoever relays after `delay` milliseconds.
-    ///
-    /// # Errors
-    ///
-    /// As any verb; they are free again by themselves after some seconds.
-    pub async fn outbox_release(&self, seqs: &[i64], delay: i64) -> Result<(), StoreError> {
-        let rows = seqs
-            .iter()
-            .map(|seq| json!({ "seq": seq, "delay": delay }))
-            .collect::<Vec<_>>();
-        self.single("outbox_release", Op::new(sql!("outbox_release"), &rows)?)
-            .await
-            .map(drop)
-    }
-
-    /// Takes up to 500 messages that nobody has published in time.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn outbox_take(&self) -> Result<Vec<Ring>, StoreError> {
-        rings(
-            self.single(
-                "outbox_take",
-                Op::new(sql!("outbox_take"), &[] as &[Value])?,
-            )
-            .await?,
-        )
-    }
-
-    /// For how long the oldest message of the outbox is overdue.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn outbox_lag(&self) -> Result<Duration, StoreError> {
-        #[derive(Deserialize)]
-        struct Lag {
-            lag: i64,
-        }
-        let rows: Vec<Lag> = self.read(sql!("outbox_lag"), &[] as &[Value]).await?;
-        let lag = rows.first().map_or(0, |row| row.lag);
-        Ok(Duration::from_millis(
-            u64::try_from(lag).unwrap_or_default(),
-        ))
-    }
-
     /// Makes parked tasks of these names runnable, because a worker knows them now. Returns what is to be published.
     ///
     /// # Errors
@@ -642,81 +493,6 @@ impl Store {
             .collect::<Vec<_>>();
         let ops = vec![Op::new(sql!("unpark"), &rows)?, ring_new_op()?];
         rings(self.command("unpark", ops).await?.pop().unwrap_or_default())
-    }
-
-    /// Cancels tasks: what waits at once, what runs as soon as its worker hears of it. Returns the state of
-    /// each one that was not over.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn cancel(&self, id: &str, reason: &str) -> Result<Option<State>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            state: State,
-        }
-        let rows = self
-            .single(
-                "cancel",
-                Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
-            )
-            .await?;
-        Ok(typed::<Answer>(rows)?
-            .into_iter()
-            .next()
-            .map(|answer| answer.state))
-    }
-
-    /// Lets dead, canceled, expired or parked tasks run again. Returns what is to be published.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn revive(&self, found: &[String]) -> Result<Vec<Ring>, StoreError> {
-        let mut rows = Vec::with_capacity(found.len());
-        for id in found {
-            let filter = Filter {
-                id: Some(id.clone()),
-                state: None,
-                most: 1,
-            };
-            for view in self.tasks(&filter).await? {
-                // It may be late by now: that is what the operator wants.
-                let mut task = parsed(&view.task)?;
-                task.expires_at = None;
-                rows.push(with(task_row(&task)?, json!({ "id": id })));
-            }
-        }
-        let ops = vec![Op::new(sql!("revive"), &rows)?, ring_new_op()?];
-        rings(self.command("revive", ops).await?.pop().unwrap_or_default())
-    }
-
-    /// Lists tasks, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn tasks(&self, filter: &Filter) -> Result<Vec<TaskView>, StoreError> {
-        let row = json!({ "id": filter.id, "state": filter.state, "most": filter.most });
-        self.read(sql!("task_show"), &[row]).await
-    }
-
-    /// How many tasks there are by state.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn task_counts(&self) -> Result<HashMap<State, i64>, StoreError> {
-        #[derive(Deserialize)]
-        struct Count {
-            state: State,
-            number: i64,
-        }
-        let rows: Vec<Count> = self.read(sql!("task_counts"), &[] as &[Value]).await?;
-        Ok(rows
-            .into_iter()
-            .map(|Count { state, number }| (state, number))
-            .collect())
     }
 }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
+use super::outbox::{Ring, ring_new_op, rings};
 use super::sql::{Sql, sql};
-use super::tasks::{Ring, State, ring_new_op, rings};
+use super::tasks::State;
 use super::{Db, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
