@@ -78,3 +78,22 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner) = Some(attached);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_ready_while_it_consumes_or_takes_nothing_by_request() {
+        let health = Health::default();
+        health.rests(true);
+        assert!(!health.is_ready(), "it has not begun");
+        health.joined();
+        assert!(health.is_ready(), "at rest");
+        health.rests(false);
+        health.consumes(Attached::default());
+        assert!(!health.is_ready(), "the broker is away");
+        health.draining();
+        assert!(health.is_ready(), "in its drain");
+    }
+}
