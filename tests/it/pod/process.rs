@@ -134,9 +134,10 @@ async fn a_process_hands_off_and_ends_before_its_kubelet_kills_it(scene: Arc<Sce
     // The configuration knows nothing of the pod's four seconds.
     scene.configure("grace = \"8s\"", "grace = \"1h\"");
     let site = Site::new();
-    let pod = Pod::elastic("elastic", "e-0").on("n1");
-    site.cluster.add_pod(pod.grace(4));
-    let mut worker = scene.process(&site, "elastic", "e-0", &[]);
+    // A pinned one is not asked before SIGTERM. It hands off when its drain begins; were it deaf, then at the pod's deadline.
+    let pod = Pod::pinned("pinned", "p-0").on("n1").grace(4);
+    site.cluster.add_pod(pod.owner_statefulset("p", 1));
+    let mut worker = scene.process(&site, "pinned", "p-0", &[]);
     scene.small_job("1");
     scene
         .lab
@@ -147,9 +148,9 @@ async fn a_process_hands_off_and_ends_before_its_kubelet_kills_it(scene: Arc<Sce
     })
     .await;
     let kubectl = Kubectl::of(&site.cluster);
-    let delete = ["delete", "pod", "e-0", "--wait=false"];
+    let delete = ["delete", "pod", "p-0", "--wait=false"];
     let (stopped, _said) =
-        tokio::join!(site.cluster.runs("e-0", &mut worker), kubectl.says(&delete));
+        tokio::join!(site.cluster.runs("p-0", &mut worker), kubectl.says(&delete));
     assert!(stopped.status.success() && !stopped.killed, "{stopped:?}");
     let deadline = Duration::from_secs(4);
     assert!(
@@ -159,8 +160,8 @@ async fn a_process_hands_off_and_ends_before_its_kubelet_kills_it(scene: Arc<Sce
     let handed_off =
         "select count(*) from tasks where state = 'queued' and interruptions = 1 and crashes = 0";
     assert_eq!(scene.bench.number(handed_off).await, 1);
-    assert_eq!(site.cluster.phases("e-0"), ["Running", "Succeeded"]);
-    assert!(site.cluster.pod("e-0").is_none());
+    assert_eq!(site.cluster.phases("p-0"), ["Running", "Succeeded"]);
+    assert!(site.cluster.pod("p-0").is_none());
 }
 
 /// That the test above could fail.
