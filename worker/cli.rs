@@ -1,7 +1,7 @@
 //! The command line: one verb a file. It reads the configuration, opens store and broker, and prints.
 //!
 //! Results go to standard output, logs and errors to standard error. Exit codes: 0 done, 1 it failed,
-//! 2 wrong usage, configuration or schema, 3 a worker left attempts to rescue.
+//! 2 wrong usage, configuration or schema, 3 a worker left attempts to rescue; those of `drain` beside them.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -20,6 +20,7 @@ use crate::testjob::plugin;
 
 mod config;
 mod demo;
+mod drain;
 mod enqueue;
 mod migrate;
 mod run;
@@ -60,6 +61,9 @@ enum Verb {
     /// Shows workers
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// Empties a node, a pod or a pool of a Kubernetes cluster of work, and never by force
+    #[command(subcommand)]
+    Drain(drain::Verb),
     /// Checks or shows the configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -117,6 +121,7 @@ async fn verb(arguments: Arguments) -> Answer {
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,
         Verb::Task(verb) => task::run(load(config)?, verb).await,
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
+        Verb::Drain(verb) => drain::run(config, verb).await,
         Verb::Config(verb) => config::run(load(config)?, verb),
     }
 }

@@ -4,8 +4,9 @@
 //! deletion cost ([`cost`]), and writes a few events. Outside a cluster there is no [`Pod`].
 //!
 //! Never: a reason to stop working. An API server that is away, slow or forbidding costs only the
-//! awareness; every call has a time limit and is tried again later ([`api`]). Never a write on another pod,
-//! not even one of the same name: each patch names the own pod's uid.
+//! awareness; every call has a time limit and is tried again later ([`api`]). Never a worker's write on another
+//! pod, not even one of the same name: each patch names the own pod's uid. [`drain`] is not for workers: it is what
+//! somebody who drains a node asks of the cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::config;
 pub mod api;
 pub mod busy;
 pub mod cost;
+pub mod drain;
 mod event;
 pub mod peers;
 pub mod signs;

@@ -32,7 +32,7 @@ mod testjobs;
 mod workers;
 
 pub use audit::{PublishedPart, StagedRun};
-pub use by_hand::{Filter, TaskView};
+pub use by_hand::{Filter, RunningView, TaskView};
 pub use command::Op;
 pub use messages::Taken;
 pub use outbox::Ring;

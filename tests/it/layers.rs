@@ -57,7 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("csv", &["cli"]),
     ("indicatif", &["cli"]),
-    ("k8s_openapi", &["cli/drain", "kube"]),
+    ("k8s_openapi", &["kube"]),
     ("lapin", &["broker/rabbitmq"]),
     ("liblzma", &["testjob/format"]),
     ("metrics_exporter_prometheus", &["http"]),

@@ -16,6 +16,7 @@ mod crash;
 mod crash_commands;
 mod demo;
 mod drain;
+mod drain_command;
 mod harness;
 mod hostile;
 mod inside;

@@ -5,7 +5,7 @@
 mod away;
 mod deadline;
 mod node;
-mod process;
+pub(crate) mod process;
 mod race;
 mod scale;
 

@@ -11,7 +11,7 @@ use super::sql::sql;
 use super::tasks::{State, parsed, task_row, with};
 use super::{Store, StoreError};
 use crate::clock::Millis;
-use crate::id::Epoch;
+use crate::id::{Epoch, TaskId, WorkerId};
 
 /// Which tasks to list.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +52,31 @@ pub struct TaskView {
     pub reason: Option<String>,
     #[serde(skip_serializing)]
     pub task: String,
+}
+
+/// What a worker runs, as somebody sees it who wants its pod to end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningView {
+    /// Who runs it.
+    #[serde(skip_serializing)]
+    pub worker: WorkerId,
+    /// The task.
+    pub id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// Its queue.
+    pub queue: String,
+    /// Under which claim.
+    #[serde(skip_serializing)]
+    pub epoch: Epoch,
+    /// The test job that it is for, as `BACKEND/ID`.
+    pub testjob: Option<String>,
+    /// Since when this attempt runs.
+    pub started_at: Option<Millis>,
+    /// When its progress was made durable last.
+    pub checkpoint_at: Option<Millis>,
+    /// How far it was then, in its handler's words.
+    pub progress: Option<String>,
 }
 
 impl Store {
@@ -110,6 +135,19 @@ impl Store {
     pub async fn tasks(&self, filter: &Filter) -> Result<Vec<TaskView>, StoreError> {
         let row = json!({ "id": filter.id, "state": filter.state, "most": filter.most });
         self.read(sql!("task_show"), &[row]).await
+    }
+
+    /// What runs on these hosts (pods' names), up to 1000 tasks.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn running_on(&self, hosts: &[&str]) -> Result<Vec<RunningView>, StoreError> {
+        let rows = hosts
+            .iter()
+            .map(|host| json!({ "host": host }))
+            .collect::<Vec<_>>();
+        self.read(sql!("pods_running"), &rows).await
     }
 
     /// How many tasks there are by state.

@@ -12,7 +12,7 @@ use crate::harness::{Child, LIMIT, wait_for, wait_until};
 use crate::scene::{GRACE, Scene, on_both_with};
 
 /// A pinned pool that fetches, an elastic one of the same queue, and leases that nobody waits for.
-const SETTINGS: &str = "[worker]\nlease = \"10m\"\ngrace = \"8s\"\nmargin = \"1s\"\ncheckpoint_every = \"100ms\"\n\
+pub(crate) const SETTINGS: &str = "[worker]\nlease = \"10m\"\ngrace = \"8s\"\nmargin = \"1s\"\ncheckpoint_every = \"100ms\"\n\
     [pools.pinned]\nkind = \"pinned\"\nqueues = [\"ci_fetch\"]\n\
     [pools.elastic]\nkind = \"elastic\"\nqueues = [\"ci_fetch\"]\n";
 
@@ -31,7 +31,13 @@ const SLOW: Duration = Duration::from_secs(6);
 
 impl Scene {
     /// A worker process in the pod `name`.
-    fn process(&self, site: &Site, pool: &str, name: &str, more: &[(&str, &str)]) -> Child {
+    pub(crate) fn process(
+        &self,
+        site: &Site,
+        pool: &str,
+        name: &str,
+        more: &[(&str, &str)],
+    ) -> Child {
         let identity = site.settings(name).identity.unwrap();
         let kubeconfig = site.kubeconfig.to_str().unwrap();
         let mut variables = vec![
