@@ -242,7 +242,8 @@ async fn an_attempt_without_progress_no_longer_keeps_its_node(scene: Arc<Scene>)
             .owner_statefulset("p", 2),
     );
     let settings = Kubernetes {
-        busy_limit: Duration::from_secs(1),
+        // Well above the time between two looks of the worker.
+        busy_limit: Duration::from_secs(3),
         ..site.settings("p-0")
     };
     let pod = longshore::kube::Pod::new(&settings).await.unwrap();

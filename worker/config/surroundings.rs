@@ -52,7 +52,7 @@ pub struct Kubernetes {
     /// shuts down, an API server that is away) and `grace` is not shorter, 1 s to 7 days. Default 10 s.
     #[serde(serialize_with = "serialize_duration")]
     pub unknown_grace: Duration,
-    /// An attempt that makes no progress for so long no longer keeps its node from being drained, 1 s to 30 days.
+    /// An attempt that makes no progress for so long no longer keeps its node from being drained, 10 s to 30 days.
     /// Default 1 h.
     #[serde(serialize_with = "serialize_duration")]
     pub busy_limit: Duration,
@@ -83,7 +83,7 @@ impl Kubernetes {
             kubeconfig: section.path("kubeconfig"),
             timeout: section.duration("timeout", SECOND / 10..=MINUTE, 2 * SECOND),
             unknown_grace: section.duration("unknown_grace", SECOND..=7 * DAY, 10 * SECOND),
-            busy_limit: section.duration("busy_limit", SECOND..=30 * DAY, 60 * MINUTE),
+            busy_limit: section.duration("busy_limit", 10 * SECOND..=30 * DAY, 60 * MINUTE),
             settle: section.duration("settle", Duration::ZERO..=10 * SECOND, Duration::ZERO),
         }
     }
