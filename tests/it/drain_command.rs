@@ -11,7 +11,9 @@ use longshore::store::{Filter, Member, State};
 use serde_json::{Value, json};
 
 use crate::cluster::{BUSY, Budget, Cluster, Fault, NAMESPACE, Pod, Rule};
-use crate::harness::{Bench, Child, Folder, LIMIT, LONG, id, member, on_both, run, task};
+use crate::harness::{
+    Bench, Child, Folder, LIMIT, LONG, id, member, on_both, run, task, wait_until,
+};
 use crate::pod::Site;
 use crate::scene::{Scene, on_both_with};
 
@@ -632,9 +634,12 @@ async fn busy_worker(scene: &Scene, later: LabFault) -> (Site, Child) {
     scene.small_job("1");
     scene.lab.fail(later);
     scene.fetch("lab", "1").await;
-    site.cluster
-        .until("the pod is busy", |_| site.label("p-0").map(drop))
-        .await;
+    // The label alone would not do: it comes before the claim, which a cordon in between prevents.
+    wait_until("it is at work", LIMIT, async || {
+        scene.lab.count("suites") > 0
+    })
+    .await;
+    assert!(site.label("p-0").is_some(), "the pod is busy");
     (site, worker)
 }
 

@@ -70,9 +70,12 @@ async fn a_drain_waits_for_a_busy_worker_and_ends_soon_after_its_work(scene: Arc
         .lab
         .fail(Fault::new("suites", Effect::Delay(SLOW)).times(1));
     scene.fetch("lab", "1").await;
-    site.cluster
-        .until("the pod is busy", |_| site.label("p-0").map(drop))
-        .await;
+    // The label alone would not do: it comes before the claim, which a cordon in between prevents.
+    wait_until("it is at work", LIMIT, async || {
+        scene.lab.count("suites") > 0
+    })
+    .await;
+    assert!(site.label("p-0").is_some(), "the pod is busy");
     let kubectl = Kubectl::of(&site.cluster);
     let draining = kubectl.start(DRAIN);
     let eviction = Rule::on("create", "pods/eviction");
