@@ -203,10 +203,12 @@ impl Leader {
             .map(|worker| (worker.id.clone(), worker.lease_until))
             .collect::<Vec<_>>();
         self.mourned.retain(|id| ids.contains(id));
+        let mut gone = Vec::new();
         for worker in &workers {
             let is_gone = pod_uid(&worker.id).is_some_and(|uid| self.peers.is_gone(uid));
-            if is_gone && self.mourned.insert(worker.id.clone()) {
+            if is_gone && !self.mourned.contains(&worker.id) {
                 tracing::warn!(worker = %worker.id, "the worker's pod is gone");
+                gone.push(worker.id.clone());
                 if !lost.iter().any(|(id, _)| *id == worker.id) {
                     lost.push((worker.id.clone(), worker.lease_until));
                 }
@@ -222,7 +224,9 @@ impl Leader {
             tracing::warn!(worker = %id, "worker is dead");
             self.doubted.remove(id);
         }
-        self.store.mark_lost(fence, &lost).await.map(drop)
+        self.store.mark_lost(fence, &lost).await?;
+        self.mourned.extend(gone);
+        Ok(())
     }
 
     fn doubted_for(&self, worker: &WorkerView) -> Duration {

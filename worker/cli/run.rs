@@ -43,12 +43,13 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         &mut registry,
         &Arc::new(Services::new(Arc::clone(&config))?),
     );
-    let pod = Pod::new(&config.kubernetes).await;
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),
         None => None,
     };
+    // After that: what it has to say of the API server is counted.
+    let pod = Pod::new(&config.kubernetes).await;
     let setup = Setup {
         name: pool,
         pool: entry,

@@ -79,13 +79,13 @@ impl Pod {
         if *label == want {
             return true;
         }
-        let patched = self.label(call, want == Label::On).await;
-        *label = if patched.is_ok() {
-            want
-        } else {
-            Label::Unknown
-        };
-        patched.is_ok()
+        // Whoever gives up waiting does not know what became of it.
+        *label = Label::Unknown;
+        let patched = self.label(call, want == Label::On).await.is_ok();
+        if patched {
+            *label = want;
+        }
+        patched
     }
 
     async fn label(&self, call: Call, on: bool) -> Result<(), super::api::Away> {

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest that an event may keep a worker that ends.
+/// The longest that the API server may keep a worker that ends.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// A claim is under way while this lives.
@@ -162,7 +162,10 @@ pub(super) async fn signs(worker: Arc<Worker>) {
         if gone > told && !worker.quiet.is_cancelled() {
             let text = format!("handed off {} tasks; they go on elsewhere", gone - told);
             told = gone;
-            pod.event(Note::HandedOff, text).await;
+            let pod = pod.clone();
+            worker
+                .tasks
+                .spawn(async move { pod.event(Note::HandedOff, text).await });
         }
         tokio::select! {
             () = worker.give_up.cancelled() => return,
@@ -353,16 +356,21 @@ fn announce(worker: &Worker, begun: Instant, deadline: Instant) {
         .spawn(async move { pod.event(Note::DrainBegun, text).await });
 }
 
-/// Says by an event what a drain has handed off, for no longer than a moment.
+/// Leaves the pod as it should be found: without a busy label for work that is over (a container that does not come back
+/// would keep its node for ever), and with an event of what was handed off. For no longer than a moment.
 pub(super) async fn last_word(worker: &Worker) {
+    let Some(pod) = &worker.setup.pod else { return };
     let gone = worker.handed_off.load(Ordering::Relaxed);
-    if let Some(pod) = &worker.setup.pod
-        && gone > 0
-    {
-        let text = format!("handed off {gone} tasks; they go on elsewhere");
-        let written = tokio::time::timeout(LAST_WORD, pod.event(Note::HandedOff, text)).await;
-        if written.is_err() {
-            tracing::debug!("the API server did not take the last event in time");
+    let left = async {
+        if !worker.setup.pool.kind.is_elastic() {
+            pod.settle_busy(|| worker.count() > 0).await;
         }
+        if gone > 0 {
+            let text = format!("handed off {gone} tasks; they go on elsewhere");
+            pod.event(Note::HandedOff, text).await;
+        }
+    };
+    if tokio::time::timeout(LAST_WORD, left).await.is_err() {
+        tracing::debug!("the API server did not take the worker's last words in time");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use longshore::handler::{Outcome, Registry};
+use longshore::pool::Exit;
 use longshore::store::State;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ on_both_with!(
     an_elastic_worker_on_a_cordoned_node_hands_off_before_any_sigterm,
     a_pinned_worker_on_a_cordoned_node_finishes_and_takes_nothing_until_it_is_uncordoned,
     a_pinned_worker_hands_off_when_it_is_asked_by_its_annotation,
+    a_worker_that_has_ended_leaves_no_label,
     a_worker_that_starts_on_a_tainted_node_takes_nothing,
 );
 
@@ -124,6 +126,18 @@ async fn a_pinned_worker_hands_off_when_it_is_asked_by_its_annotation(scene: Arc
     scene.task_reaches("1", State::Done).await;
     worker.stop().await;
     let _exit = worker.ended().await;
+}
+
+async fn a_worker_that_has_ended_leaves_no_label(scene: Arc<Scene>) {
+    let (site, begun) = (Site::new(), Arc::new(Notify::new()));
+    let worker = scene.inside(patient(&begun), pinned(site.pinned("p-0").await));
+    scene.enqueue(&[task("1")]).await;
+    begun.notified().await;
+    assert_eq!(site.label("p-0").as_deref(), Some("true"));
+    worker.stop().await;
+    assert_eq!(worker.ended().await, Exit::Drained);
+    assert_eq!(scene.bench.view("1").await.interruptions, 1);
+    assert_eq!(site.label("p-0"), None);
 }
 
 async fn a_worker_that_starts_on_a_tainted_node_takes_nothing(scene: Arc<Scene>) {
