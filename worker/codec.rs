@@ -14,15 +14,12 @@ use std::fmt;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::task::Task;
+use crate::task::{Task, Wire};
 
 mod celery;
 mod moment;
 mod native;
 mod value;
-
-pub use celery::encode as encode_celery;
-pub use native::encode;
 
 /// The content type of the native format, `longshore.task.v1.Task` of `protos/`.
 pub const NATIVE: &str = "application/vnd.longshore.task.v1+protobuf";
@@ -182,6 +179,14 @@ pub enum Unreadable {
         /// What is wrong with it, and what would be right.
         problem: String,
     },
+}
+
+/// Writes a task in the format that it says.
+pub fn encode(task: &Task) -> Message {
+    match task.wire {
+        Wire::Native => native::encode(task),
+        Wire::Celery => celery::encode(task),
+    }
 }
 
 /// Reads a task from a message that was taken from `queue`.

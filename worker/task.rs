@@ -34,6 +34,28 @@ pub struct Task {
     /// Whatever else the message's headers said, kept and passed on.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
+    /// How its message is written.
+    #[serde(default, skip_serializing_if = "Wire::is_native")]
+    pub wire: Wire,
+}
+
+/// How a task's message is written. One that came from Celery goes out as Celery's again, whatever is published
+/// for it: its queue may be shared with Celery's workers, who drop what they cannot read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// `longshore.task.v1`.
+    #[default]
+    Native,
+    /// Celery's protocol 2, in JSON.
+    Celery,
+}
+
+impl Wire {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
 }
 
 impl Task {
@@ -49,6 +71,7 @@ impl Task {
             run_at: None,
             expires_at: None,
             headers: Map::new(),
+            wire: Wire::Native,
         }
     }
 
@@ -63,6 +86,13 @@ impl Task {
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kwargs.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same, for Celery's workers to read.
+    #[must_use]
+    pub fn for_celery(mut self) -> Self {
+        self.wire = Wire::Celery;
         self
     }
 

@@ -12,7 +12,10 @@ use super::{
     MAX_PRIORITY, Message, REPLY_TO, Unreadable, WORKFLOW, moment, name,
     value::{self, Format},
 };
-use crate::{id::TaskId, task::Task};
+use crate::{
+    id::TaskId,
+    task::{Task, Wire},
+};
 
 mod compression;
 mod kombu;
@@ -68,7 +71,7 @@ pub(super) fn decode(message: &Message, format: Format, queue: &str) -> Result<T
 /// Headers, workflow and `reply_to` of a task that came from Celery go out again as they came;
 /// headers that brokers act upon (`CC`, `BCC`, `x-…`) do not. `run_at` and `expires_at` outside the
 /// years 1 to 9999 become the nearest time within.
-pub fn encode(task: &Task) -> Message {
+pub(super) fn encode(task: &Task) -> Message {
     let mut carried = task.headers.clone();
     let reply_to = match carried.get(REPLY_TO) {
         Some(Value::String(queue)) => Some(queue.clone()),
@@ -243,6 +246,7 @@ fn assemble(parts: Parts, message: &Message, queue: &str) -> Result<Task, Unread
         run_at,
         expires_at,
         headers,
+        wire: Wire::Celery,
     })
 }
 

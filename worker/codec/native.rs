@@ -7,7 +7,10 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::{MAX_PRIORITY, Message, NATIVE, Unreadable, name, value};
-use crate::{id::TaskId, task::Task};
+use crate::{
+    id::TaskId,
+    task::{Task, Wire},
+};
 
 /// The message as protobuf has it; the `.proto` file describes the fields.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -35,7 +38,7 @@ struct Envelope {
 /// Writes a task in the native format.
 ///
 /// A reader refuses bodies above [`MAX_BODY`](super::MAX_BODY); this does not check.
-pub fn encode(task: &Task) -> Message {
+pub(super) fn encode(task: &Task) -> Message {
     let envelope = Envelope {
         id: task.id.to_string(),
         name: task.name.clone(),
@@ -87,6 +90,7 @@ pub(super) fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable>
         run_at: run_at_ms,
         expires_at: expires_at_ms,
         headers,
+        wire: Wire::Native,
     })
 }
 

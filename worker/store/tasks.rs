@@ -425,16 +425,29 @@ impl Store {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
-        let last = self
-            .command("publish", all)
-            .await?
-            .pop()
-            .unwrap_or_default();
-        if follow.is_empty() {
-            Ok(Vec::new())
-        } else {
-            rings(last)
-        }
+        let announces = all
+            .iter()
+            .map(|op| matches!(op.sql.name, "ring" | "post"))
+            .collect::<Vec<_>>();
+        let answers = self.command("publish", all).await?;
+        let announced = answers.into_iter().zip(announces);
+        rings(
+            announced
+                .filter_map(|(rows, announces)| announces.then_some(rows))
+                .flatten()
+                .collect(),
+        )
+    }
+
+    /// Messages for workers other than Longshore's, as a part of the command that settles a task: published
+    /// once that is committed, at least once, each to its task's queue. They get no row, so nothing here waits for them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a task cannot be written as JSON.
+    pub fn post(&self, tasks: &[Task]) -> Result<Op, StoreError> {
+        let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
+        Op::new(sql!("post"), &rows)
     }
 
     /// Writes an attempt's checkpoint (`None`: leaves the last one) together with `ops`.

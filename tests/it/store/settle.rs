@@ -19,6 +19,7 @@ on_both!(
     a_stale_epoch_cannot_settle,
     a_batch_settles_item_by_item,
     what_follows_is_committed_with_the_outcome,
+    a_message_for_others_is_committed_with_the_outcome_and_gets_no_row,
     a_stale_epoch_writes_nothing_of_what_follows,
     a_stale_epoch_with_nothing_to_follow_says_so,
     a_broken_condition_undoes_the_outcome,
@@ -183,6 +184,25 @@ async fn what_follows_is_committed_with_the_outcome(bench: Bench) {
     assert_eq!(ids(&rings), ["b"]);
     assert_eq!(bench.view("a").await.state, State::Done);
     assert_eq!(bench.view("b").await.state, State::Queued);
+}
+
+async fn a_message_for_others_is_committed_with_the_outcome_and_gets_no_row(bench: Bench) {
+    let (first, _, epoch) = bench.running("a").await;
+    let settlement = Settlement::default();
+    let with = vec![bench.store.post(&[task("b").for_celery()]).unwrap()];
+    let rings = bench
+        .store
+        .settle_with(&first.id, epoch, &settlement, with.clone(), &[task("c")])
+        .await
+        .unwrap();
+    assert_eq!(ids(&rings), ["b", "c"]);
+    assert!(bench.find("b").await.is_none());
+    let again = bench
+        .store
+        .settle_with(&first.id, epoch, &settlement, with, &[])
+        .await;
+    assert!(matches!(again, Err(StoreError::Stale { .. })), "{again:?}");
+    assert_eq!(bench.number("select count(*) from outbox").await, 2);
 }
 
 async fn a_stale_epoch_writes_nothing_of_what_follows(bench: Bench) {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::codec::{decode, encode_celery};
+use crate::codec::{decode, encode};
 
 const JSON: &str = "application/json";
 const MSGPACK: &str = "application/x-msgpack";
@@ -153,7 +153,7 @@ fn a_workflow_is_kept_and_written_again() {
         "chord": signature("c.d", 2),
     });
     assert_eq!(task.headers[WORKFLOW], workflow);
-    let written = encode_celery(&task);
+    let written = encode(&task.clone().for_celery());
     assert!(!written.headers.contains_key(WORKFLOW));
     assert_eq!(written.headers["group"], "g");
     assert_eq!(written.headers["other"], json!({"deep": [1]}));
@@ -279,7 +279,7 @@ fn what_is_written_is_what_celery_expects() {
     task.headers.insert(REPLY_TO.into(), "results".into());
     task.headers.insert("x-death".into(), json!([]));
     task.headers.insert("CC".into(), json!(["elsewhere"]));
-    let written = encode_celery(&task);
+    let written = encode(&task.clone().for_celery());
     let mut headers = Value::Object(written.headers);
     let repr = headers["argsrepr"].take();
     assert!(repr.as_str().unwrap().len() <= MAX_REPR && repr.as_str().unwrap().ends_with('…'));
