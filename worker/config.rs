@@ -25,6 +25,7 @@ mod quantity;
 mod reading;
 mod secret;
 mod section;
+mod squad;
 mod store;
 mod surroundings;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
 pub use secret::Secret;
+pub use squad::{Hook, ResultStore, Squad, TestJobs};
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
 pub use surroundings::{Http, Identity, Kubernetes};
 pub use worker::{Limits, LogFormat, Retention, Worker};
@@ -72,6 +74,10 @@ pub struct Config {
     pub backends: BTreeMap<String, Backend>,
     /// `[projects]`, by `group/project` or `*`. Default: none.
     pub projects: BTreeMap<String, Project>,
+    /// `[testjobs]`: where their results go.
+    pub testjobs: TestJobs,
+    /// `[squad]`: the SQUAD installation whose test jobs these are.
+    pub squad: Squad,
     /// `[limits]`: what is refused as too large.
     pub limits: Limits,
     /// `[retention]`: what is forgotten, and when.
@@ -176,6 +182,8 @@ impl Config {
                 .filter_map(|(name, backend)| Some((name, backend?)))
                 .collect(),
             projects: root.table("projects", |section| section.tables(Project::read)),
+            testjobs: root.table("testjobs", TestJobs::read),
+            squad: root.table("squad", Squad::read),
             limits: root.table("limits", Limits::read),
             retention: root.table("retention", Retention::read),
             warnings: Vec::new(),

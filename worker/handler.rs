@@ -27,7 +27,7 @@
 //! assert!(registry.knows("sum.squares"));
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,11 +103,14 @@ type Handler = Arc<dyn Fn(Arc<Task>, Context) -> Running + Send + Sync>;
 
 /// Which handler runs which task name.
 #[derive(Clone, Default)]
-pub struct Registry(BTreeMap<String, Handler>);
+pub struct Registry {
+    handlers: BTreeMap<String, Handler>,
+    repeated: BTreeSet<String>,
+}
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.handlers.keys()).finish()
     }
 }
 
@@ -118,25 +121,37 @@ impl Registry {
         F: Fn(Arc<Task>, Context) -> R + Send + Sync + 'static,
         R: Future<Output = anyhow::Result<Outcome>> + Send + 'static,
     {
-        self.0.insert(
+        self.handlers.insert(
             name.into(),
             Arc::new(move |task, context| Box::pin(handler(task, context))),
         );
     }
 
+    /// A message of a task called `name` that is over runs it again: for producers who use an id for each subject, not
+    /// for each message. Its handler sees for itself that there is nothing to do, since a broker may deliver a message
+    /// twice.
+    pub fn repeat(&mut self, name: impl Into<String>) {
+        self.repeated.insert(name.into());
+    }
+
+    /// Whether a message of a task called `name` that is over runs it again.
+    pub fn repeats(&self, name: &str) -> bool {
+        self.repeated.contains(name)
+    }
+
     /// Whether a handler for `name` is there.
     pub fn knows(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.handlers.contains_key(name)
     }
 
     /// Every name.
     pub fn names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        self.handlers.keys().cloned().collect()
     }
 
     /// Begins an attempt.
     pub(crate) fn start(&self, task: &Arc<Task>, context: Context) -> Option<Running> {
-        self.0
+        self.handlers
             .get(&task.name)
             .map(|handler| handler(Arc::clone(task), context))
     }

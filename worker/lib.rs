@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod maintenance;
 pub mod outbox;
 pub mod pool;
+pub mod squad;
 pub mod store;
 pub mod task;
 pub mod testjob;

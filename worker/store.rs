@@ -26,6 +26,7 @@ mod published;
 mod schema;
 pub(crate) mod sql;
 mod sqlite;
+mod squad;
 mod sweep;
 mod tasks;
 mod testjobs;
@@ -40,6 +41,7 @@ pub use published::{
     FileView, MetricView, PartView, TestJobFilter, TestJobView, TestPage, TestView,
 };
 pub use schema::{SchemaState, VERSION};
+pub use squad::{Said, SquadJob, StagedMetric, StagedTest, Untold};
 pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
 pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};
 pub use workers::{Fence, Held, Member, WorkerView};

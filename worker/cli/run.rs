@@ -9,6 +9,7 @@ use crate::handler::Registry;
 use crate::http;
 use crate::kube::Pod;
 use crate::pool::{self, Exit, Health, Setup};
+use crate::squad::{self, Squad};
 use crate::testjob::{self, Services};
 
 #[derive(clap::Args)]
@@ -43,6 +44,12 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         &mut registry,
         &Arc::new(Services::new(Arc::clone(&config))?),
     );
+    let squad = Squad::new(&config);
+    if let Some(squad) = &squad {
+        squad::register(&mut registry, squad);
+        let watch = store.enqueue(&[squad::watch_task(&config)]).await?;
+        tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
+    }
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),

@@ -7,6 +7,7 @@ use super::pool::{ANY, Pool, PoolKind};
 use super::problem::Wrong;
 use super::quantity::show_duration;
 use super::reading::Reading;
+use super::squad::ResultStore;
 use super::store::{BrokerAddress, StoreAddress};
 
 /// Notes every broken rule.
@@ -43,10 +44,36 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
         }
     }
     routes_are_served(config, reading);
+    squad_is_reachable(config, reading);
 }
 
 fn is_room_sound(reading: &Reading<'_>) -> bool {
     reading.is_sound(&["worker", "grace"]) && reading.is_sound(&["worker", "margin"])
+}
+
+/// SQUAD's tables and ours are written in one transaction, and its files stand where it looks for them.
+fn squad_is_reachable(config: &Config, reading: &Reading<'_>) {
+    if config.testjobs.store != ResultStore::Squad {
+        return;
+    }
+    let shown = Some(r#""squad""#.to_owned());
+    let key = ["testjobs", "store"];
+    if matches!(config.store.address, StoreAddress::Sqlite(_))
+        && reading.is_sound(&["store", "url"])
+    {
+        let wrong = Wrong::new(
+            "the store is an SQLite file, and SQUAD's tables are in PostgreSQL",
+            "write SQUAD's own database as url in [store]",
+        );
+        reading.wrong(&key, shown.clone(), wrong);
+    }
+    if config.squad.storage.is_none() && reading.is_sound(&["squad", "storage"]) {
+        let wrong = Wrong::new(
+            "nobody says where SQUAD keeps its files",
+            "write its SQUAD_STORAGE_DIR as storage in [squad]",
+        );
+        reading.wrong(&key, shown, wrong);
+    }
 }
 
 fn grace_exceeds_margin(config: &Config, reading: &Reading<'_>) {

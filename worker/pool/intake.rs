@@ -147,6 +147,7 @@ async fn claim(
         .iter()
         .map(|incoming| ClaimRequest {
             task: &incoming.task,
+            repeat: worker.registry.repeats(&incoming.task.name),
         })
         .collect::<Vec<_>>();
     let answers = patiently(worker, || worker.store.claim(&worker.member.id, &requests)).await;

@@ -31,6 +31,8 @@ pub struct Op {
     pub(crate) guard: Guard,
     pub(crate) bytes: Option<Bytes>,
     pub(crate) copy: Option<Copy>,
+    /// Whether a command with it may take minutes.
+    pub(crate) slow: bool,
 }
 
 /// Rows for PostgreSQL's COPY, in its text format; used there in the place of the statement.
@@ -54,6 +56,7 @@ impl Op {
             guard: Guard::Free,
             bytes: None,
             copy: None,
+            slow: false,
         })
     }
 
@@ -65,6 +68,12 @@ impl Op {
     /// The same, and the command is undone if it answers no row.
     pub(crate) fn guarded(mut self) -> Self {
         self.guard = Guard::Some;
+        self
+    }
+
+    /// The same; a command with it may take minutes.
+    pub(crate) fn slow(mut self) -> Self {
+        self.slow = true;
         self
     }
 

@@ -20,6 +20,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that has not answered by then is gone, whatever its connection says.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same of a command that may take minutes.
+const SLOW_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The two pools.
 pub(crate) struct Postgres {
@@ -55,7 +57,12 @@ impl Postgres {
 
     pub(crate) async fn run(&self, ops: &[Op], now: Millis) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut connection = self.commands.acquire().await?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, run_on(&mut connection, ops, now)).await {
+        let patience = if ops.iter().any(|op| op.slow) {
+            SLOW_TIMEOUT
+        } else {
+            ANSWER_TIMEOUT
+        };
+        match tokio::time::timeout(patience, run_on(&mut connection, ops, now)).await {
             Ok(answer) => answer,
             Err(_) => {
                 // Whatever it was doing, nobody will use it again.

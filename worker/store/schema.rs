@@ -7,7 +7,10 @@ use super::{Db, Store, StoreError};
 /// The schema version that this program writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_base.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_base.sql"),
+    include_str!("migrations/0002_squad.sql"),
+];
 
 /// How the store's schema stands to this program's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

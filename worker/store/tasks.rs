@@ -76,6 +76,8 @@ pub struct Enqueued {
 pub struct ClaimRequest<'a> {
     /// The task as delivered.
     pub task: &'a Task,
+    /// Whether it runs again if it is over.
+    pub repeat: bool,
 }
 
 /// What an attempt begins with.
@@ -262,9 +264,10 @@ impl Store {
     ) -> Result<Vec<ClaimAnswer>, StoreError> {
         let mut seen = HashSet::new();
         let mut rows = Vec::with_capacity(requests.len());
-        for ClaimRequest { task } in requests {
+        for ClaimRequest { task, repeat } in requests {
             if seen.insert(task.id.as_str()) {
-                rows.push(with(task_row(task)?, json!({ "worker": worker })));
+                let own = json!({ "worker": worker, "again": i32::from(*repeat) });
+                rows.push(with(task_row(task)?, own));
             }
         }
         // Always in the same order: two workers that claim the same tasks wait for one another, never in a circle.
@@ -291,7 +294,7 @@ impl Store {
         };
         Ok(requests
             .iter()
-            .map(|ClaimRequest { task }| {
+            .map(|ClaimRequest { task, .. }| {
                 if let Some(claimed) = claimed.remove(task.id.as_str()) {
                     return ClaimAnswer::Claimed(claimed);
                 }
@@ -427,7 +430,7 @@ impl Store {
         all.extend(enqueue_ops(follow)?);
         let announces = all
             .iter()
-            .map(|op| matches!(op.sql.name, "ring" | "post"))
+            .map(|op| matches!(op.sql.name, "ring" | "post" | "squad/post"))
             .collect::<Vec<_>>();
         let answers = self.command("publish", all).await?;
         let announced = answers.into_iter().zip(announces);

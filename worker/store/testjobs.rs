@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Copy, Op, typed};
+use super::command::{Copy, Op, Row, typed};
 use super::sql::sql;
 use super::{Db, Store, StoreError};
 use crate::id::{Epoch, TaskId};
@@ -142,19 +142,7 @@ impl Store {
             Op::one(sql!("run_begin"), target)?,
         ];
         let mut answers = self.checkpoint(id, epoch, None, None, ops).await?;
-        let run: Option<RunRow> = typed(answers.pop().unwrap_or_default())?.into_iter().next();
-        Ok(match run {
-            None => Begun::Finished,
-            Some(run) if run.state == "published" => Begun::Finished,
-            Some(run) if run.task_id != id.as_str() => Begun::Elsewhere(TaskId::new(run.task_id)),
-            Some(run) => Begun::Run {
-                run: run.id,
-                testjob: run.testjob,
-                generation: run.generation,
-                own: run.fresh == 0,
-                unclean: run.unclean == 1,
-            },
-        })
+        begun(id, answers.pop().unwrap_or_default())
     }
 
     /// A plugin's task begins: its run, and whether that may hold rows of somebody who gave up; `None` if it
@@ -299,6 +287,23 @@ impl Store {
             &json!({ "testjob": testjob, "status": status }),
         )
     }
+}
+
+/// What `run_begin` answers to the task `id`.
+pub(super) fn begun(id: &TaskId, rows: Vec<Row>) -> Result<Begun, StoreError> {
+    let run: Option<RunRow> = typed(rows)?.into_iter().next();
+    Ok(match run {
+        None => Begun::Finished,
+        Some(run) if run.state == "published" => Begun::Finished,
+        Some(run) if run.task_id != id.as_str() => Begun::Elsewhere(TaskId::new(run.task_id)),
+        Some(run) => Begun::Run {
+            run: run.id,
+            testjob: run.testjob,
+            generation: run.generation,
+            own: run.fresh == 0,
+            unclean: run.unclean == 1,
+        },
+    })
 }
 
 fn lock(testjob: i64, generation: i64) -> Result<Op, StoreError> {

@@ -62,6 +62,18 @@ pub enum BackendError {
 pub struct Settings(pub BTreeMap<String, Value>);
 
 impl Settings {
+    /// Reads a mapping in YAML, as SQUAD keeps settings; anything else is no settings.
+    pub fn from_yaml(text: &str) -> Self {
+        match yaml(text) {
+            Value::Object(entries) => Self(entries.into_iter().collect()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Self::default(),
+        }
+    }
+
     /// Whether `key` is set to something true.
     pub fn is_on(&self, key: &str) -> bool {
         match self.0.get(key) {
@@ -79,6 +91,11 @@ impl Settings {
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
+}
+
+/// YAML as JSON; null if it is no YAML.
+pub(crate) fn yaml(text: &str) -> Value {
+    serde_norway::from_str(text).map_or(Value::Null, lava::results::to_json)
 }
 
 /// The metadata key under which a backend tells of files that tests refer to: a mapping of

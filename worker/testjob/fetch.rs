@@ -105,6 +105,7 @@ pub(super) async fn run(
             answer,
             rest,
             counts,
+            progress: _,
         } => (answer, rest, counts),
         Staged::HandOff => return Ok(Outcome::HandOff),
     };
@@ -193,7 +194,7 @@ async fn begin(order: &Order, task: &Task, context: &Context) -> anyhow::Result<
 }
 
 /// A backend's error as the handler's: final ones are not tried again.
-pub(super) fn failure(error: BackendError) -> anyhow::Error {
+pub(crate) fn failure(error: BackendError) -> anyhow::Error {
     match error {
         BackendError::Temporary(reason) => anyhow::anyhow!(reason),
         BackendError::Final(reason) => Fatal(reason).into(),

@@ -15,23 +15,23 @@ use crate::handler::{Context, Fatal, Outcome};
 use crate::task::Task;
 
 pub mod kernel_log;
-mod kernel_log_task;
-mod tradefed;
+pub(crate) mod kernel_log_task;
+pub(crate) mod tradefed;
 
 /// The plugins there are, by the names that a project enables them with.
 pub const KNOWN: [&str; 2] = [TRADEFED, KERNEL_LOG];
-const TRADEFED: &str = "tradefed";
-const KERNEL_LOG: &str = "kernel-log";
+pub(crate) const TRADEFED: &str = "tradefed";
+pub(crate) const KERNEL_LOG: &str = "kernel-log";
 
 /// What a plugin works on.
 #[derive(Clone)]
-struct Job {
-    testjob: i64,
-    generation: i64,
-    id: String,
-    backend: Arc<dyn Backend>,
-    context: Context,
-    limits: crate::config::Limits,
+pub(crate) struct Job {
+    pub(crate) testjob: i64,
+    pub(crate) generation: i64,
+    pub(crate) id: String,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) context: Context,
+    pub(crate) limits: crate::config::Limits,
 }
 
 /// What a postprocess task asks for.
@@ -134,6 +134,7 @@ pub(super) async fn run(
             answer: (),
             rest: mut with,
             counts,
+            progress: _,
         } => {
             with.extend(
                 context
@@ -151,7 +152,7 @@ pub(super) async fn run(
 }
 
 /// An item of a plugin goes to the stager.
-async fn send(sink: &Sink, item: super::item::Item) -> anyhow::Result<()> {
+pub(crate) async fn send(sink: &Sink, item: super::item::Item) -> anyhow::Result<()> {
     sink.send(item)
         .await
         .map_err(|_| failure(super::backend::BackendError::Stopped))

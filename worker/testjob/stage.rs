@@ -112,6 +112,8 @@ pub enum Staged<T> {
         rest: Vec<Op>,
         /// The run's counts.
         counts: RunCounts,
+        /// The checkpoint that goes with `rest`, for whoever writes it before publishing.
+        progress: Progress,
     },
     /// The worker drains: what was read is saved.
     HandOff,
@@ -159,11 +161,12 @@ where
                     progress = stager.anew();
                     continue;
                 }
-                let (rest, counts) = stager.finish()?;
+                let rest = stager.finish()?;
                 return Ok(Staged::All {
                     answer,
                     rest,
-                    counts,
+                    counts: stager.progress.counts,
+                    progress: stager.progress,
                 });
             }
             End::HandOff => return Ok(Staged::HandOff),
@@ -426,14 +429,14 @@ impl Stager {
     }
 
     /// The last rows, and the summary of what could not be kept as it was.
-    fn finish(&mut self) -> Result<(Vec<Op>, RunCounts), Stop> {
+    fn finish(&mut self) -> Result<Vec<Op>, Stop> {
         for (count, what) in [
             (
-                self.progress.cut_names,
+                std::mem::take(&mut self.progress.cut_names),
                 format!("names longer than {MAX_NAME} characters were cut"),
             ),
             (
-                self.progress.replaced,
+                std::mem::take(&mut self.progress.replaced),
                 "texts had NUL characters, which were replaced".to_owned(),
             ),
         ] {
@@ -447,7 +450,7 @@ impl Stager {
                 self.progress.rows += 1;
             }
         }
-        Ok((self.ops()?, self.progress.counts))
+        self.ops()
     }
 
     /// The beginning again: the source said something else.

@@ -180,7 +180,16 @@ impl Bench {
 
     /// Claims `task` for `worker`.
     pub(crate) async fn claim(&self, worker: &WorkerId, task: &Task) -> ClaimAnswer {
-        let answers = self.store.claim(worker, &[ClaimRequest { task }]).await;
+        let answers = self
+            .store
+            .claim(
+                worker,
+                &[ClaimRequest {
+                    task,
+                    repeat: false,
+                }],
+            )
+            .await;
         answers.unwrap().remove(0)
     }
 

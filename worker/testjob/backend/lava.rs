@@ -25,7 +25,7 @@ use crate::testjob::item::{DATA_CHUNK, Item, Sink};
 
 pub(super) mod logs;
 mod rest;
-pub(super) mod results;
+pub(in crate::testjob) mod results;
 #[cfg(test)]
 mod tests;
 mod xmlrpc;

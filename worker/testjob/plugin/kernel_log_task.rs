@@ -10,7 +10,7 @@ fn is_log(name: &str) -> bool {
 }
 
 /// Scans every log; a test job without one has no findings, and says so.
-pub(super) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
+pub(crate) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
     let store = job.context.store();
     let files = job
         .context

@@ -18,9 +18,9 @@ use crate::testjob::item::{DATA_CHUNK, Item, Sink};
 use crate::testjob::stage::{Tee, blocking};
 
 /// The test whose reference is the archive.
-const ATTACHMENT: &str = "test-attachment";
+pub(crate) const ATTACHMENT: &str = "test-attachment";
 /// The results within the archive.
-const RESULTS: &str = "test_result.xml";
+pub(crate) const RESULTS: &str = "test_result.xml";
 /// What else is kept of it: name and media type.
 const KEPT: [(&str, &str); 5] = [
     ("compatibility_result.xsl", "application/xslt+xml"),
@@ -50,36 +50,46 @@ pub(super) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
         .await?;
     }
     for (suite, reference) in attachments {
-        let download = job
-            .backend
-            .open(&job.id, &reference)
-            .await
-            .map_err(failure)?;
-        let mut input = SyncIoBridge::new(download);
-        let (sink, suite) = (sink.clone(), suite);
-        let limits = Limits {
-            unpacked: job.limits.attachment,
-            ..Limits::default()
-        };
-        let name = reference
-            .split(['?', '#'])
-            .next()
-            .unwrap_or_default()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let read =
-            tokio::task::spawn_blocking(move || unpack(&mut input, &name, &suite, &limits, &sink))
-                .await?;
-        let found = read.map_err(|error| refusal(error, &reference))?;
-        if !found {
-            anyhow::bail!(Fatal(format!(
-                "the attachment {reference} holds no {RESULTS}"
-            )));
-        }
+        one(job, &suite, &reference, sink).await?;
     }
     Ok(())
+}
+
+/// Collects the archive that `reference` names.
+pub(crate) async fn one(
+    job: &Job,
+    suite: &str,
+    reference: &str,
+    sink: &Sink,
+) -> anyhow::Result<()> {
+    let download = job
+        .backend
+        .open(&job.id, reference)
+        .await
+        .map_err(failure)?;
+    let mut input = SyncIoBridge::new(download);
+    let (sink, suite) = (sink.clone(), suite.to_owned());
+    let limits = Limits {
+        unpacked: job.limits.attachment,
+        ..Limits::default()
+    };
+    let name = archive_name(reference).to_owned();
+    let read =
+        tokio::task::spawn_blocking(move || unpack(&mut input, &name, &suite, &limits, &sink))
+            .await?;
+    let found = read.map_err(|error| refusal(error, reference))?;
+    if !found {
+        anyhow::bail!(Fatal(format!(
+            "the attachment {reference} holds no {RESULTS}"
+        )));
+    }
+    Ok(())
+}
+
+/// The last part of a reference's path.
+pub(crate) fn archive_name(reference: &str) -> &str {
+    let path = reference.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// The suites that have an archive, and its address.

@@ -353,7 +353,7 @@ pub(super) fn is_infrastructure(failure: &Value) -> bool {
 }
 
 /// YAML as JSON: keys become text, numbers that JSON cannot hold become text, tags are dropped.
-pub(super) fn to_json(yaml: serde_norway::Value) -> Value {
+pub(in crate::testjob) fn to_json(yaml: serde_norway::Value) -> Value {
     match yaml {
         serde_norway::Value::Null => Value::Null,
         serde_norway::Value::Bool(flag) => Value::Bool(flag),

@@ -1,0 +1,107 @@
+//! `[testjobs]` and `[squad]`: whose tables the results of test jobs go into.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::problem::Wrong;
+use super::section::Section;
+
+/// Where the results of test jobs go.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TestJobs {
+    /// Whose test jobs they are. Default `longshore`.
+    pub store: ResultStore,
+}
+
+/// Whose tables hold results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultStore {
+    /// Our own.
+    #[default]
+    Longshore,
+    /// SQUAD's, in the same PostgreSQL database: its fetch messages are handled too.
+    Squad,
+}
+
+/// How a SQUAD installation is set up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Squad {
+    /// The folder of SQUAD's files, its `SQUAD_STORAGE_DIR`. Needed with `testjobs.store = "squad"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<PathBuf>,
+    /// The queue of native plugins; only Longshore takes from it. Default `longshore_postprocess`.
+    pub postprocess_queue: String,
+    /// The queue on which SQUAD's remaining workers take what only Python can do. Default `celery`.
+    pub python_queue: String,
+    /// The queue of SQUAD's task `squad.core.tasks.postprocess_test_run`. Default `core_postprocess`.
+    pub testrun_queue: String,
+    /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
+    pub plugins: BTreeMap<String, Hook>,
+}
+
+/// When SQUAD calls a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// `postprocess_testrun`.
+    Testrun,
+    /// `postprocess_testjob`.
+    Testjob,
+    /// Not for results of test jobs.
+    None,
+}
+
+impl TestJobs {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let choices = [
+            ("longshore", ResultStore::Longshore),
+            ("squad", ResultStore::Squad),
+        ];
+        Self {
+            store: section.choice("store", &choices).unwrap_or_default(),
+        }
+    }
+}
+
+impl Squad {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut queue =
+            |key, default: &str| section.text(key).unwrap_or_else(|| default.to_owned());
+        let postprocess_queue = queue("postprocess_queue", "longshore_postprocess");
+        let python_queue = queue("python_queue", "celery");
+        let testrun_queue = queue("testrun_queue", "core_postprocess");
+        let storage = section.path("storage");
+        let plugins = section.table("plugins", |section| {
+            section
+                .texts()
+                .into_iter()
+                .filter_map(|(name, word)| {
+                    let hook = match word.as_str() {
+                        "testrun" => Hook::Testrun,
+                        "testjob" => Hook::Testjob,
+                        "none" => Hook::None,
+                        _ => {
+                            let wrong = Wrong::new(
+                                "not one of \"testrun\", \"testjob\", \"none\"",
+                                "name the method that the plugin has",
+                            );
+                            section.wrong(&name, Some(format!("{word:?}")), wrong);
+                            return None;
+                        }
+                    };
+                    Some((name, hook))
+                })
+                .collect()
+        });
+        Self {
+            storage,
+            postprocess_queue,
+            python_queue,
+            testrun_queue,
+            plugins,
+        }
+    }
+}

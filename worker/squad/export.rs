@@ -1,0 +1,319 @@
+//! What a part brings into SQUAD: its files before, and the statements of the transaction that shows everything.
+
+use serde_json::{Map, Value, json};
+
+use super::Squad;
+use super::files::Writing;
+use crate::handler::Context;
+use crate::store::{FileView, Op, StagedMetric, StagedTest};
+
+/// Facts that our backends add for our own use.
+const OURS: [&str; 3] = [
+    crate::testjob::backend::REFERENCES,
+    "start_time",
+    "end_time",
+];
+
+/// The file that holds a test job's log, and the one with its definition, which SQUAD has already.
+const LOG: &str = "log";
+const DEFINITION: &str = "definition.yaml";
+
+/// A run whose rows are staged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) run: i64,
+    pub(super) testrun: i64,
+}
+
+impl Squad {
+    /// Writes the three files that SQUAD keeps with each test run.
+    pub(super) async fn testrun_files(
+        &self,
+        context: &Context,
+        run: Run,
+        completed: bool,
+    ) -> anyhow::Result<()> {
+        self.tests_file(context, run, completed).await?;
+        self.metrics_file(context, run, completed).await?;
+        let log = staged_files(context, run)
+            .await?
+            .into_iter()
+            .find(|file| file.name == LOG);
+        let mut writing = self.begin(run, "log_file").await?;
+        if let Some(log) = log {
+            copy(context, &log, &mut writing, true).await?;
+        }
+        writing.end().await?;
+        Ok(())
+    }
+
+    async fn begin(&self, run: Run, name: &str) -> anyhow::Result<Writing> {
+        let path = format!("testrun/{}/{name}", run.testrun);
+        Ok(Writing::begin(&self.storage, &path).await?)
+    }
+
+    async fn tests_file(&self, context: &Context, run: Run, completed: bool) -> anyhow::Result<()> {
+        let mut writing = self.begin(run, "tests_file").await?;
+        let (mut after, mut sign) = (0, "{");
+        while completed {
+            let store = context.store();
+            let page = context
+                .patiently(|| store.staged_tests(run.run, after))
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for StagedTest {
+                suite,
+                name,
+                result,
+                log,
+                ..
+            } in &page
+            {
+                let entry = json!({ "result": result, "log": log });
+                let line = format!("{sign}{}: {entry}", Value::from(full_name(suite, name)));
+                writing.write(line.as_bytes()).await?;
+                sign = ", ";
+            }
+        }
+        writing
+            .write(if sign == "{" { b"{}" } else { b"}" })
+            .await?;
+        writing.end().await?;
+        Ok(())
+    }
+
+    async fn metrics_file(
+        &self,
+        context: &Context,
+        run: Run,
+        completed: bool,
+    ) -> anyhow::Result<()> {
+        let mut writing = self.begin(run, "metrics_file").await?;
+        let (mut after, mut sign) = (0, "{");
+        while completed {
+            let store = context.store();
+            let page = context
+                .patiently(|| store.staged_metrics(run.run, after))
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for StagedMetric {
+                suite,
+                name,
+                value,
+                unit,
+                measurements,
+                ..
+            } in &page
+            {
+                let measured: Vec<f64> = serde_json::from_str(measurements).unwrap_or_default();
+                let value = match measured.as_slice() {
+                    [] | [_] => json!(value),
+                    several => json!(several),
+                };
+                let unit = Some(unit).filter(|unit| !unit.is_empty());
+                let entry = json!({ "value": value, "unit": unit });
+                let line = format!("{sign}{}: {entry}", Value::from(full_name(suite, name)));
+                writing.write(line.as_bytes()).await?;
+                sign = ", ";
+            }
+        }
+        writing
+            .write(if sign == "{" { b"{}" } else { b"}" })
+            .await?;
+        writing.end().await?;
+        Ok(())
+    }
+
+    /// Writes the other files of a run as attachments; the statement that says so goes with the publishing command.
+    pub(super) async fn attachments(
+        &self,
+        context: &Context,
+        run: i64,
+    ) -> anyhow::Result<Option<Op>> {
+        let run = Run { run, testrun: 0 };
+        let mut files = staged_files(context, run).await?;
+        files.retain(|file| file.name != LOG && file.name != DEFINITION);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let store = context.store();
+        let seqs = files.iter().map(|file| file.seq).collect::<Vec<_>>();
+        let places = context
+            .patiently(|| store.squad_files(context.task(), context.epoch(), run.run, &seqs))
+            .await?;
+        let mut lengths = Vec::new();
+        for (seq, path) in places {
+            let Some(file) = files.iter().find(|file| file.seq == seq) else {
+                continue;
+            };
+            let mut writing = Writing::begin(&self.storage, &path).await?;
+            copy(context, file, &mut writing, false).await?;
+            lengths.push((seq, writing.end().await?));
+        }
+        Ok(Some(store.squad_stored(run.run, &lengths)?))
+    }
+}
+
+async fn staged_files(context: &Context, run: Run) -> anyhow::Result<Vec<FileView>> {
+    let store = context.store();
+    Ok(context.patiently(|| store.staged_files(run.run)).await?)
+}
+
+/// Copies a staged file; a text of SQUAD's holds no NUL.
+async fn copy(
+    context: &Context,
+    file: &FileView,
+    to: &mut Writing,
+    is_text: bool,
+) -> anyhow::Result<()> {
+    let (store, mut after) = (context.store(), 0);
+    loop {
+        let pieces = context.patiently(|| store.file_data(file, after)).await?;
+        let Some((last, _)) = pieces.last() else {
+            return Ok(());
+        };
+        after = *last;
+        for (_, data) in &pieces {
+            if is_text {
+                for part in data.split(|byte| *byte == 0) {
+                    to.write(part).await?;
+                }
+            } else {
+                to.write(data).await?;
+            }
+        }
+    }
+}
+
+/// A test's or metric's name as SQUAD writes it in one piece.
+fn full_name(suite: &str, name: &str) -> String {
+    if suite == "/" {
+        name.to_owned()
+    } else {
+        format!("{suite}/{name}")
+    }
+}
+
+/// The metadata as SQUAD keeps it: the backend's facts, and what SQUAD itself says of the test job.
+pub(super) fn metadata(
+    facts: Vec<(String, String)>,
+    job_id: &str,
+    status: &str,
+    url: Option<&str>,
+) -> (Map<String, Value>, [Option<String>; 2]) {
+    let mut metadata = Map::new();
+    let mut times = [None, None];
+    for (key, value) in facts {
+        let value: Value = serde_json::from_str(&value).unwrap_or(Value::Null);
+        match key.as_str() {
+            "start_time" => times[0] = value.as_str().and_then(moment),
+            "end_time" => times[1] = value.as_str().and_then(moment),
+            key if OURS.contains(&key) => {}
+            _ => {
+                metadata.insert(key, value);
+            }
+        }
+    }
+    metadata.insert("job_id".into(), job_id.into());
+    metadata.insert("job_status".into(), status.into());
+    if let Some(url) = url {
+        metadata.insert("job_url".into(), url.into());
+    }
+    (metadata, times)
+}
+
+/// A time that PostgreSQL reads without doubt: ISO 8601, or XML-RPC's form of it.
+fn moment(text: &str) -> Option<String> {
+    let is_time = text.len() >= 17
+        && text.len() <= 40
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || b"-:T. +Z".contains(&byte))
+        && text
+            .get(..4)
+            .is_some_and(|year| year.bytes().all(|byte| byte.is_ascii_digit()));
+    is_time.then(|| text.to_owned())
+}
+
+/// A value as Python's `str()` shows it: the form in which SQUAD keeps LAVA's error metadata.
+pub(super) fn python(value: &Value) -> String {
+    match value {
+        Value::Null => "None".to_owned(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) => {
+            let items = items.iter().map(python).collect::<Vec<_>>();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(entries) => {
+            let entries = entries
+                .iter()
+                .map(|(key, value)| format!("{}: {}", quoted(key), python(value)))
+                .collect::<Vec<_>>();
+            format!("{{{}}}", entries.join(", "))
+        }
+    }
+}
+
+/// A text as Python's `repr()` shows it.
+fn quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    let mut out = String::from(quote);
+    for sign in text.chars() {
+        match sign {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            sign if sign == quote => {
+                out.push('\\');
+                out.push(sign);
+            }
+            sign if sign.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(sign))),
+            sign => out.push(sign),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_metadata_looks_as_in_python() {
+        let value = json!({"error_msg": "it's \"gone\"", "n": 1, "ok": null, "list": [true, 'a'], "plain": "it's"});
+        assert_eq!(
+            python(&value),
+            r#"{'error_msg': 'it\'s "gone"', 'n': 1, 'ok': None, 'list': [True, 'a'], 'plain': "it's"}"#
+        );
+    }
+
+    #[test]
+    fn our_own_facts_are_not_shown_and_squads_are() {
+        let facts = vec![
+            ("references".to_owned(), "{}".to_owned()),
+            (
+                "start_time".to_owned(),
+                r#""2024-01-02T03:04:05Z""#.to_owned(),
+            ),
+            ("end_time".to_owned(), r#""yesterday""#.to_owned()),
+            ("branch".to_owned(), r#""main""#.to_owned()),
+        ];
+        let (metadata, times) = metadata(facts, "7", "Complete", None);
+        assert_eq!(
+            Value::Object(metadata),
+            json!({"branch": "main", "job_id": "7", "job_status": "Complete"})
+        );
+        assert_eq!(times, [Some("2024-01-02T03:04:05Z".to_owned()), None]);
+    }
+}

@@ -1,0 +1,418 @@
+//! SQUAD's messages about a test job: collect it, or post-process one that Python collected.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::export::{Run, metadata, python};
+use super::plan::{Plan, enabled, native};
+use super::{PLUGIN, Squad, pass_on, pk, text};
+use crate::config::ResultStore;
+use crate::handler::{Context, Fatal, Outcome};
+use crate::store::{Begun, Fetched, Op, RunCounts, Said, SquadJob};
+use crate::task::Task;
+use crate::testjob::backend::{Backend, BackendError, Collected, Settings, Summary};
+use crate::testjob::fetch::failure;
+use crate::testjob::item::{Item, Sink};
+use crate::testjob::stage::{Progress, Staged, stage};
+
+/// The backend's name of SQUAD's test jobs in our own table.
+const BACKEND: &str = "squad";
+
+/// What is done with what is collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    /// It becomes a test run, in the place of the one before if `clean`.
+    Fetch { clean: bool },
+    /// Python has collected it: plugins are to add to its test run.
+    Add { testrun: i64, status: String },
+}
+
+/// One attempt's work.
+struct Work {
+    squad: Arc<Squad>,
+    context: Context,
+    job: SquadJob,
+    job_id: String,
+    mode: Mode,
+    plan: Plan,
+}
+
+fn ended(why: &str) -> anyhow::Result<Outcome> {
+    Ok(Outcome::done(json!({ "nothing to do": why })))
+}
+
+/// `squad.ci.tasks.fetch`.
+pub(super) async fn fetch(
+    squad: Arc<Squad>,
+    task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let pk = pk(&task, "job_id", 0)?;
+    let clean = task
+        .arg("clean_testrun", 1)
+        .and_then(Value::as_bool)
+        .unwrap_or_default();
+    let Some(job) = find(&context, pk).await? else {
+        return ended("SQUAD has no such test job");
+    };
+    let Some(job_id) = job.job_id.clone() else {
+        return ended("it was not submitted");
+    };
+    if job.fetched && !clean {
+        return ended("it is collected");
+    }
+    if job.fetch_attempts >= job.max_fetch_attempts {
+        return ended("SQUAD has tried it often enough");
+    }
+    if job.build.is_none() {
+        anyhow::bail!(Fatal("the test job belongs to no build".to_owned()));
+    }
+    let plan = Plan::of(&squad.config.squad, enabled(&job));
+    run(
+        Work {
+            squad,
+            context,
+            job,
+            job_id,
+            mode: Mode::Fetch { clean },
+            plan,
+        },
+        &task,
+    )
+    .await
+}
+
+/// `squad.ci.tasks.postprocess_testjob`: all plugins of a test job that Python collected.
+pub(super) async fn postprocess(
+    squad: Arc<Squad>,
+    task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let (pk, status) = (pk(&task, "job_id", 0)?, text(&task, "job_status", 1)?);
+    let Some(job) = find(&context, pk).await? else {
+        return ended("SQUAD has no such test job");
+    };
+    let mut plan = Plan::of(&squad.config.squad, enabled(&job));
+    // Python ran the plugins of the test run when it collected it.
+    plan.testrun = false;
+    plan.native
+        .retain(|name| *name == crate::testjob::plugin::TRADEFED);
+    add(squad, task, context, job, status, plan).await
+}
+
+/// `squad.ci.tasks.postprocess_testjob_subtasks`: one long plugin.
+pub(super) async fn subtasks(
+    squad: Arc<Squad>,
+    task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let name = text(&task, "plugin_name", 0)?;
+    let (pk, status) = (pk(&task, "job_id", 1)?, text(&task, "job_status", 2)?);
+    let Some(own) = native(&name) else {
+        return pass_on(&squad, &task, &context);
+    };
+    let Some(job) = find(&context, pk).await? else {
+        return ended("SQUAD has no such test job");
+    };
+    let plan = Plan {
+        native: vec![own],
+        ..Plan::default()
+    };
+    add(squad, task, context, job, status, plan).await
+}
+
+async fn find(context: &Context, pk: i64) -> anyhow::Result<Option<SquadJob>> {
+    let store = context.store();
+    Ok(context.patiently(|| store.squad_job(pk)).await?)
+}
+
+/// Adds what plugins find to a test run that is there.
+async fn add(
+    squad: Arc<Squad>,
+    task: Arc<Task>,
+    context: Context,
+    job: SquadJob,
+    status: String,
+    plan: Plan,
+) -> anyhow::Result<Outcome> {
+    let store = context.store();
+    let (Some(testrun), Some(job_id)) = (job.testrun, job.job_id.clone()) else {
+        return ended("it has no test run");
+    };
+    if plan.native.is_empty() || context.patiently(|| store.squad_is_ours(testrun)).await? {
+        // Ours has all that native plugins find; what is left is Python's, or the end.
+        let messages = plan.messages(&squad.config.squad, job.pk, testrun, &status);
+        return Ok(Outcome::Publish {
+            result: json!({ "left to SQUAD": messages.len() }),
+            with: vec![store.post(&messages)?],
+            follow: Vec::new(),
+        });
+    }
+    let mode = Mode::Add { testrun, status };
+    run(
+        Work {
+            squad,
+            context: context.clone(),
+            job,
+            job_id,
+            mode,
+            plan,
+        },
+        &task,
+    )
+    .await
+}
+
+async fn run(work: Work, task: &Task) -> anyhow::Result<Outcome> {
+    debug_assert_eq!(work.squad.config.testjobs.store, ResultStore::Squad);
+    let Work {
+        squad,
+        context,
+        job,
+        ..
+    } = &work;
+    let (backend, settings) = match squad.backend(job) {
+        Ok(Some(found)) => found,
+        // Only Python knows how to talk to it.
+        Ok(None) => return pass_on(squad, task, context),
+        Err(error) => return work.failed(error).await,
+    };
+    let (progress, testrun) = match work.begin(task).await? {
+        (
+            Begun::Run {
+                run,
+                testjob,
+                generation,
+                own,
+                unclean,
+            },
+            Some(testrun),
+        ) => {
+            let progress = match context.resume::<Progress>()? {
+                Some(progress) if own => progress,
+                Some(_) | None if unclean => Progress::over(run, testjob, generation),
+                Some(_) | None => Progress::new(run, testjob, generation),
+            };
+            (progress, testrun)
+        }
+        (Begun::Elsewhere(other), _) => return ended(&format!("it is collected by {other}")),
+        (Begun::Finished | Begun::Run { .. }, _) => return ended("its plugins are under way"),
+    };
+    let config = &squad.config;
+    let (every, limit) = (config.worker.checkpoint_every, config.limits.results);
+    let results = matches!(work.mode, Mode::Fetch { .. });
+    let place = (progress.run, progress.testjob, progress.generation);
+    let staged = stage(context, progress, every, limit, |sink| {
+        let (backend, settings, id) = (Arc::clone(&backend), settings.clone(), work.job_id.clone());
+        async move { collect(&*backend, &id, &settings, sink, results).await }
+    })
+    .await;
+    let (answer, rest, counts, progress) = match staged {
+        Ok(Staged::All {
+            answer,
+            rest,
+            counts,
+            progress,
+        }) => (answer, rest, counts, progress),
+        Ok(Staged::HandOff) => return Ok(Outcome::HandOff),
+        Err(error) => match error.downcast::<BackendError>() {
+            Ok(error) => return work.failed(error).await,
+            Err(other) => return Err(other),
+        },
+    };
+    let summary = match answer {
+        Collected::Done(summary) => summary,
+        Collected::Running(state) => {
+            // SQUAD's poll and its listener say when to look again.
+            return Ok(Outcome::done(json!({ "the backend says": state })));
+        }
+    };
+    context.save_with(&progress, rest).await?;
+    work.publish(place, testrun, summary, counts).await
+}
+
+/// What the backend has, without results if only plugins are to run.
+async fn collect(
+    backend: &dyn Backend,
+    id: &str,
+    settings: &Settings,
+    sink: Sink,
+    results: bool,
+) -> Result<Collected, BackendError> {
+    if results {
+        return backend.collect(id, settings, &sink).await;
+    }
+    let (all, mut items) = mpsc::channel(64);
+    let pick = async {
+        while let Some(item) = items.recv().await {
+            let keep = match item {
+                Item::Test(_) | Item::Metric(_) => false,
+                Item::Metadata(..) | Item::File { .. } | Item::Data(_) | Item::Problem(_) => true,
+            };
+            if keep && sink.send(item).await.is_err() {
+                break;
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(
+        async {
+            let all = all;
+            backend.collect(id, settings, &all).await
+        },
+        pick
+    );
+    answer
+}
+
+impl Work {
+    async fn begin(&self, task: &Task) -> anyhow::Result<(Begun, Option<i64>)> {
+        let Self {
+            context, job, mode, ..
+        } = self;
+        let row = json!({
+            "backend": BACKEND, "remote_id": job.pk.to_string(), "project": job.project,
+            "build": job.version.as_deref().unwrap_or_default(), "environment": job.environment, "again": 1, "task": task.id,
+        });
+        let (clean, testrun) = match mode {
+            Mode::Fetch { clean } => (*clean, None),
+            Mode::Add { testrun, .. } => (false, Some(*testrun)),
+        };
+        Ok(context
+            .patiently(|| {
+                let store = context.store();
+                store.begin_squad(&task.id, context.epoch(), &row, job.pk, clean, testrun)
+            })
+            .await?)
+    }
+
+    /// A fetch that ended without an answer: tried again by the policy of the task's name, which as a whole is one
+    /// attempt in SQUAD's count.
+    async fn failed(&self, error: BackendError) -> anyhow::Result<Outcome> {
+        let Self {
+            squad,
+            context,
+            job,
+            ..
+        } = self;
+        let policy = squad.config.policy(super::FETCH);
+        let (failures, _, _) = context.history();
+        let (reason, is_final) = match error {
+            BackendError::Temporary(reason) if failures + 1 < policy.attempts => {
+                return Err(anyhow::anyhow!(reason));
+            }
+            BackendError::Temporary(reason) => (reason, false),
+            BackendError::Final(reason) => (reason, true),
+            error @ BackendError::Stopped => return Err(failure(error)),
+        };
+        let store = context.store();
+        Ok(Outcome::Publish {
+            result: json!({ "failed": reason }),
+            with: vec![store.squad_failed(job.pk, &reason, is_final)?],
+            follow: Vec::new(),
+        })
+    }
+
+    /// The outcome that publishes the run here, and shows the test job in SQUAD unless plugins are still to come.
+    async fn publish(
+        &self,
+        (run, testjob, generation): (i64, i64, i64),
+        testrun: i64,
+        summary: Summary,
+        counts: RunCounts,
+    ) -> anyhow::Result<Outcome> {
+        let Self {
+            squad,
+            context,
+            job,
+            mode,
+            plan,
+            ..
+        } = self;
+        let store = context.store();
+        let mut with = Vec::new();
+        let status = match mode {
+            Mode::Fetch { .. } => {
+                let completed = summary.completed && counts.tests + counts.metrics > 0;
+                let run = Run { run, testrun };
+                squad.testrun_files(context, run, completed).await?;
+                with.extend(squad.attachments(context, run.run).await?);
+                let said = self.said(run.run, &summary, completed).await?;
+                with.push(store.squad_said(testjob, generation, &said)?);
+                said.status
+            }
+            Mode::Add { status, .. } => status.clone(),
+        };
+        let queue = &squad.config.squad.postprocess_queue;
+        let follow = plan
+            .native
+            .iter()
+            .map(|plugin| self.plugin_task(queue, testjob, generation, plugin, &status))
+            .collect::<Vec<_>>();
+        let parts = plan.native.iter().map(|plugin| (*plugin).to_owned());
+        let parts = parts
+            .zip(follow.iter().map(|task| task.id.clone()))
+            .collect::<Vec<_>>();
+        let word = Fetched {
+            status: summary.status,
+            name: summary.name,
+            url: summary.url,
+            reason: summary.failure.as_ref().map(python),
+            environment: summary.environment,
+        };
+        let published: Vec<Op> = store.publish_fetch(
+            context.task(),
+            run,
+            testjob,
+            generation,
+            &counts,
+            &word,
+            &parts,
+        )?;
+        with.extend(published);
+        let messages = plan.messages(&squad.config.squad, job.pk, generation, &status);
+        with.extend(store.squad_export(testjob, generation, &messages)?);
+        Ok(Outcome::Publish {
+            result: json!({ "testrun": testrun, "tests": counts.tests, "metrics": counts.metrics }),
+            with,
+            follow,
+        })
+    }
+
+    async fn said(&self, run: i64, summary: &Summary, completed: bool) -> anyhow::Result<Said> {
+        let store = self.context.store();
+        let facts = self.context.patiently(|| store.staged_facts(run)).await?;
+        let (metadata, [started_at, ended_at]) =
+            metadata(facts, &self.job_id, &summary.status, summary.url.as_deref());
+        Ok(Said {
+            status: summary.status.clone(),
+            completed: i32::from(completed),
+            metadata: Value::Object(metadata).to_string(),
+            failure: summary.failure.as_ref().map(python),
+            name: summary.name.clone(),
+            environment: summary.environment.clone(),
+            started_at,
+            ended_at,
+        })
+    }
+
+    fn plugin_task(
+        &self,
+        queue: &str,
+        testjob: i64,
+        generation: i64,
+        plugin: &str,
+        status: &str,
+    ) -> Task {
+        Task::new(PLUGIN, queue)
+            .with_id(format!("squad:{testjob}.{generation}/{plugin}"))
+            .with("testjob", testjob)
+            .with("generation", generation)
+            .with("plugin", plugin)
+            .with("pk", self.job.pk)
+            .with("status", status)
+            .with("testrun", self.plan.testrun)
+            .with("python", self.plan.testjob)
+    }
+}

@@ -1,0 +1,320 @@
+//! One plugin over a collected test job of SQUAD: staged like any run; the last one shows the test job in SQUAD.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::plan::Plan;
+use super::{Squad, pk, text};
+use crate::handler::{Context, Fatal, Outcome};
+use crate::store::{Op, RunCounts, SquadJob, StagedRow};
+use crate::task::Task;
+use crate::testjob::backend::{REFERENCES, Settings, yaml};
+use crate::testjob::item::{Item, Sink};
+use crate::testjob::plugin::{Job, TRADEFED, kernel_log_task, send, tradefed};
+use crate::testjob::stage::{Progress, Staged, stage};
+
+/// The setting without which CTS results are kept as files only.
+const EXTRACT: &str = "PLUGINS_TRADEFED_EXTRACT_AGGREGATED";
+
+/// SQUAD's names of the files in CTS archives, where they differ from the archive's.
+const NAMES: [(&str, &str); 3] = [
+    ("test_result.xml", "test_results.xml"),
+    ("tradefed-stdout.txt", "teadefed_stdout.txt"),
+    ("tradefed-logcat.txt", "teadefed_logcat.txt"),
+];
+
+/// What a plugin's task asks for.
+#[derive(Clone)]
+struct Order {
+    testjob: i64,
+    generation: i64,
+    plugin: String,
+    pk: i64,
+    status: String,
+    plan: Plan,
+}
+
+impl Order {
+    fn of(task: &Task) -> Result<Self, Fatal> {
+        let flag = |key: &str, index| {
+            task.arg(key, index)
+                .and_then(Value::as_bool)
+                .unwrap_or_default()
+        };
+        Ok(Self {
+            testjob: pk(task, "testjob", 0)?,
+            generation: pk(task, "generation", 1)?,
+            plugin: text(task, "plugin", 2)?,
+            pk: pk(task, "pk", 3)?,
+            status: text(task, "status", 4)?,
+            plan: Plan {
+                native: Vec::new(),
+                testrun: flag("testrun", 5),
+                testjob: flag("python", 6),
+            },
+        })
+    }
+}
+
+/// Runs one attempt.
+pub(super) async fn run(
+    squad: Arc<Squad>,
+    task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let order = Order::of(&task)?;
+    let store = context.store();
+    let Some(job) = context.patiently(|| store.squad_job(order.pk)).await? else {
+        return Ok(Outcome::done(
+            json!({ "nothing to do": "SQUAD has no such test job" }),
+        ));
+    };
+    let (testjob, generation) = (order.testjob, order.generation);
+    let run = context
+        .patiently(|| {
+            store.begin_plugin(
+                &task.id,
+                context.epoch(),
+                testjob,
+                generation,
+                &order.plugin,
+            )
+        })
+        .await?;
+    let Some((run, unclean)) = run else {
+        return Ok(Outcome::done(
+            json!({ "over": "published before, or collected anew since" }),
+        ));
+    };
+    let progress = match context.resume::<Progress>()? {
+        Some(progress) => progress,
+        None if unclean => Progress::over(run, testjob, generation),
+        None => Progress::new(run, testjob, generation),
+    };
+    let found = staged(&squad, &order, &job, &context, progress).await;
+    let (mut with, counts) = match found {
+        Ok(Some((progress, rest, counts))) => {
+            context.save_with(&progress, rest).await?;
+            let files = squad.attachments(&context, run).await?;
+            (files.into_iter().collect::<Vec<_>>(), counts)
+        }
+        Ok(None) => return Ok(Outcome::HandOff),
+        // SQUAD's test jobs end whatever a plugin makes of them: what is wrong is shown on the test job.
+        Err(error) => match error.downcast::<Fatal>() {
+            Ok(Fatal(reason)) => given_up(&context, &order, run, &reason).await?,
+            Err(other) => return Err(other),
+        },
+    };
+    with.extend(store.publish_plugin(&task.id, run, testjob, generation, &counts)?);
+    let messages = order
+        .plan
+        .messages(&squad.config.squad, order.pk, generation, &order.status);
+    with.extend(store.squad_export(testjob, generation, &messages)?);
+    Ok(Outcome::Publish {
+        result: json!({ "tests": counts.tests }),
+        with,
+        follow: Vec::new(),
+    })
+}
+
+/// Stages what the plugin finds; `None`: the worker drains.
+async fn staged(
+    squad: &Squad,
+    order: &Order,
+    job: &SquadJob,
+    context: &Context,
+    progress: Progress,
+) -> anyhow::Result<Option<(Progress, Vec<Op>, RunCounts)>> {
+    let found = squad.backend(job).map_err(crate::testjob::fetch::failure)?;
+    let Some((backend, settings)) = found else {
+        anyhow::bail!(Fatal(format!(
+            "a backend of the kind {:?} is Python's",
+            job.kind
+        )));
+    };
+    let config = &squad.config;
+    let work = Job {
+        testjob: order.testjob,
+        generation: order.generation,
+        id: job.job_id.clone().unwrap_or_default(),
+        backend,
+        context: context.clone(),
+        limits: config.limits.clone(),
+    };
+    let every = config.worker.checkpoint_every;
+    let staged = stage(
+        context,
+        progress,
+        every,
+        config.limits.results,
+        |sink: Sink| {
+            let (work, settings) = (work.clone(), settings.clone());
+            async move {
+                if order.plugin == TRADEFED {
+                    cts(&work, job, &settings, &sink).await
+                } else {
+                    kernel_log_task::run(&work, &sink).await
+                }
+            }
+        },
+    )
+    .await?;
+    Ok(match staged {
+        Staged::All {
+            answer: (),
+            rest,
+            counts,
+            progress,
+        } => Some((progress, rest, counts)),
+        Staged::HandOff => None,
+    })
+}
+
+/// A plugin that cannot do its work leaves nothing but the reason.
+async fn given_up(
+    context: &Context,
+    order: &Order,
+    run: i64,
+    reason: &str,
+) -> anyhow::Result<(Vec<Op>, RunCounts)> {
+    let store = context.store();
+    while context
+        .patiently(|| store.clear(context.task(), context.epoch(), run))
+        .await?
+        > 0
+    {}
+    let text = format!("plugin {}: {reason}", order.plugin);
+    tracing::warn!(testjob = order.pk, "{text}");
+    let row = StagedRow::Fact {
+        kind: "problem",
+        key: String::new(),
+        value: text.clone(),
+    };
+    let mut with = store.stage(run, 1, &[row])?;
+    with.push(store.squad_problem(order.testjob, order.generation, &text)?);
+    let counts = RunCounts {
+        problems: 1,
+        ..RunCounts::default()
+    };
+    Ok((with, counts))
+}
+
+/// CTS and VTS results, as SQUAD's plugin of that name takes them: from the one test definition that runs tradefed.
+async fn cts(work: &Job, job: &SquadJob, settings: &Settings, sink: &Sink) -> anyhow::Result<()> {
+    let Some((prefix, extract)) = definition(job, settings) else {
+        let text = "tradefed: not exactly one tradefed.yaml in the definition";
+        return send(sink, Item::Problem(text.into())).await;
+    };
+    let store = work.context.store();
+    let facts = work
+        .context
+        .patiently(|| store.fetched_facts(work.testjob, work.generation))
+        .await?;
+    let reference = facts
+        .iter()
+        .filter(|(key, _)| key == REFERENCES)
+        .find_map(|(_, value)| attachment(value, prefix.as_deref()));
+    let Some((suite, reference)) = reference else {
+        let text = "tradefed: no test of the test job names an attachment";
+        return send(sink, Item::Problem(text.into())).await;
+    };
+    let key = format!("tradefed_results_url_{}", work.id);
+    send(sink, Item::Metadata(key, reference.as_str().into())).await?;
+    let (all, mut items) = mpsc::channel(64);
+    let pick = async {
+        while let Some(item) = items.recv().await {
+            let item = match item {
+                Item::Test(_) if !extract => continue,
+                Item::File { name, mimetype } => Item::File {
+                    name: squads(name),
+                    mimetype,
+                },
+                other @ (Item::Test(_)
+                | Item::Metric(_)
+                | Item::Metadata(..)
+                | Item::Data(_)
+                | Item::Problem(_)) => other,
+            };
+            if sink.send(item).await.is_err() {
+                break;
+            }
+        }
+    };
+    let suite = prefix.unwrap_or(suite);
+    let read = async {
+        let all = all;
+        tradefed::one(work, &suite, &reference, &all).await
+    };
+    let (read, ()) = tokio::join!(read, pick);
+    read?;
+    archive(work, &reference, sink).await
+}
+
+/// The archive itself, which SQUAD keeps too.
+async fn archive(work: &Job, reference: &str, sink: &Sink) -> anyhow::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let name = tradefed::archive_name(reference).to_owned();
+    let mut download = work
+        .backend
+        .open(&work.id, reference)
+        .await
+        .map_err(crate::testjob::fetch::failure)?;
+    let mimetype = "application/x-tar".to_owned();
+    send(sink, Item::File { name, mimetype }).await?;
+    let mut buffer = vec![0; crate::testjob::item::DATA_CHUNK];
+    loop {
+        let read = download.read(&mut buffer).await?;
+        let Some(data) = buffer.get(..read).filter(|data| !data.is_empty()) else {
+            return Ok(());
+        };
+        send(sink, Item::Data(bytes::Bytes::copy_from_slice(data))).await?;
+    }
+}
+
+/// The name of the one test definition that runs tradefed (TuxSuite's test jobs have none), and whether its tests are
+/// wanted. `None`: there is not exactly one.
+fn definition(job: &SquadJob, settings: &Settings) -> Option<(Option<String>, bool)> {
+    let wanted = settings.is_on(EXTRACT);
+    if job.kind == "tuxsuite" {
+        return Some((Some("vts-lkft".to_owned()), wanted));
+    }
+    let definition = yaml(job.definition.as_deref()?);
+    let mut found = Vec::new();
+    for action in definition.get("actions")?.as_array()? {
+        let definitions = action.get("test").and_then(|test| test.get("definitions"));
+        for test in definitions.and_then(Value::as_array).into_iter().flatten() {
+            let text = |key: &str| test.get(key).and_then(Value::as_str);
+            let format = test
+                .get("params")
+                .and_then(|params| params.get("RESULTS_FORMAT"))
+                .and_then(Value::as_str);
+            if let (Some(path), Some(name), Some(format)) = (text("path"), text("name"), format)
+                && path.contains("tradefed.yaml")
+            {
+                found.push((name.to_owned(), format == "aggregated"));
+            }
+        }
+    }
+    match found.as_slice() {
+        [(name, is_aggregated)] => Some((Some(name.clone()), wanted && *is_aggregated)),
+        _ => None,
+    }
+}
+
+/// The suite and the address of the archive: of a suite whose name contains `part`, if given.
+fn attachment(references: &str, part: Option<&str>) -> Option<(String, String)> {
+    let references: serde_json::Map<String, Value> = serde_json::from_str(references).ok()?;
+    references.into_iter().find_map(|(test, reference)| {
+        let (suite, name) = test.rsplit_once('/')?;
+        let fits = name == tradefed::ATTACHMENT
+            && (part.is_none_or(|part| suite.contains(part) || part == "vts-lkft"));
+        fits.then(|| Some((suite.to_owned(), reference.as_str()?.to_owned())))?
+    })
+}
+
+fn squads(name: String) -> String {
+    let renamed = NAMES.iter().find(|(own, _)| *own == name);
+    renamed.map_or(name, |(_, theirs)| (*theirs).to_owned())
+}

@@ -1,0 +1,64 @@
+//! Whether SQUAD has heard: a test job that it was told of and still shows as being finished is told of again.
+//!
+//! SQUAD's worker acknowledges before it works, and gives up silently when the row is locked: a message is lost easily,
+//! and saying it twice is harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Squad;
+use super::plan::{Plan, enabled};
+use crate::config::Config;
+use crate::handler::{Context, Outcome};
+use crate::task::Task;
+
+/// The task's name.
+pub(super) const NAME: &str = "longshore.squad.watch";
+/// How long SQUAD's workers may take before they are told again, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Told again in one look.
+const MOST: i64 = 200;
+
+/// The one task that looks, for as long as there is a store.
+pub fn task(config: &Config) -> Task {
+    Task::new(NAME, &config.squad.postprocess_queue).with_id(NAME)
+}
+
+pub(super) async fn run(
+    squad: Arc<Squad>,
+    _task: Arc<Task>,
+    context: Context,
+) -> anyhow::Result<Outcome> {
+    let store = context.store();
+    let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(60_000);
+    let before = store.clock().now().saturating_sub(patience);
+    let untold = context
+        .patiently(|| store.squad_untold(before, MOST))
+        .await?;
+    let mut ops = vec![store.squad_heard(before)?];
+    for one in &untold {
+        let Some(job) = context.patiently(|| store.squad_job(one.pk)).await? else {
+            continue;
+        };
+        let plan = Plan::of(&squad.config.squad, enabled(&job));
+        let status = one.status.as_deref().unwrap_or("Complete");
+        // What ran once is not to run twice: only the end is told again.
+        let end = Plan {
+            testjob: plan.testjob,
+            ..Plan::default()
+        };
+        tracing::warn!(
+            testjob = one.pk,
+            "SQUAD has not ended a test job that it was told of; it is told again"
+        );
+        ops.extend(store.squad_tell(
+            one,
+            &end.messages(&squad.config.squad, one.pk, one.generation, status),
+        )?);
+    }
+    context.write(ops).await?;
+    Ok(Outcome::Later {
+        after: PATIENCE,
+        reason: "looks whether SQUAD has heard of every test job".to_owned(),
+    })
+}

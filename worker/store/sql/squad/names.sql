@@ -1,0 +1,19 @@
+-- The environment, and the names of suites, tests and metrics that SQUAD has not met yet. In order, so that two that
+-- bring the same names wait for one another in one direction. Uses runs_testjob_generation_part_key, staged_tests_pkey, staged_metrics_pkey.
+with due as (
+  select x.testjob, x.generation, t.target_id, coalesce(x.environment, t.environment) as environment, x.completed from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
+), parts as (
+  select r.id from due join runs r on r.testjob = due.testjob and r.generation = due.generation where due.completed = 1 or r.part <> 'fetch'
+), environments as (
+  insert into public.core_environment (slug, project_id) select environment, target_id from due on conflict do nothing
+), names as (
+  select 'test' as kind, s.suite, s.name from parts join staged_tests s on s.run = parts.id
+  union select 'suite', s.suite, '-' from parts join staged_tests s on s.run = parts.id
+  union select 'metric', s.suite, s.name from parts join staged_metrics s on s.run = parts.id
+  union select 'suite', s.suite, '-' from parts join staged_metrics s on s.run = parts.id
+)
+insert into public.core_suitemetadata (kind, suite, name)
+select n.kind, n.suite, n.name from names n
+where not exists (select 1 from public.core_suitemetadata m where m.kind = n.kind and m.suite = n.suite and m.name = n.name)
+order by n.kind, n.suite, n.name
+on conflict do nothing

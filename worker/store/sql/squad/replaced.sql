@@ -1,0 +1,23 @@
+-- Test runs that stand where this one goes: this test job's own of before, and what a death left without a test job.
+-- Uses core_testrun_build_id_job_id_uniq, core_test_test_run_id and its siblings.
+with old as (
+  select r.id from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
+  join public.core_testrun r on r.build_id = t.target_build_id and (r.id = t.testrun_id or r.job_id = t.job_id)
+  where x.append = 0 and not exists (select 1 from public.ci_testjob o where o.testrun_id = r.id and o.id <> t.id)
+), tests as (
+  select c.id from old join public.core_test c on c.test_run_id = old.id
+), issues as (
+  delete from public.core_test_known_issues k using tests where k.test_id = tests.id
+), gone_tests as (
+  delete from public.core_test c using old where c.test_run_id = old.id
+), gone_metrics as (
+  delete from public.core_metric c using old where c.test_run_id = old.id
+), gone_status as (
+  delete from public.core_status c using old where c.test_run_id = old.id
+), gone_files as (
+  delete from public.core_attachment c using old where c.test_run_id = old.id
+), unlinked as (
+  update public.ci_testjob t set testrun_id = null from old where t.testrun_id = old.id
+)
+delete from public.core_testrun r using old where r.id = old.id
+returning r.id

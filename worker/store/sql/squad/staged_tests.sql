@@ -1,0 +1,3 @@
+-- A page of what a run has staged. Uses staged_tests_pkey.
+select s.seq, s.suite, s.name, s.result, s.log from {rows run bigint, after bigint, most bigint}
+join staged_tests s on s.run = i.run and s.seq > i.after order by s.seq limit (select k.most from {rows:k most bigint})

@@ -1,0 +1,28 @@
+-- All tests of all parts. Within the fetch the last of several of one name counts, as in SQUAD's own files. Known issues are those of
+-- the environment whose name, with * for anything, the test's name begins with; in tradefed's results, whose name it is.
+-- Uses staged_tests_pkey, core_suite_project_id_slug_uniq, core_suitemetadata_kind_suite_name_uniq.
+with due as (
+  select x.testjob, x.generation, x.completed, r.id as testrun, r.build_id, r.environment_id, t.target_id from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
+  join public.core_testrun r on r.id = x.testrun
+), known as materialized (
+  select k.test_name, k.test_name like '%*%' as starred,
+    '^' || replace(regexp_replace(k.test_name, '([^[:alnum:]_*/])', '\\\1', 'g'), '*', '.*?') as pattern
+  from due join public.core_knownissue_environments l on l.environment_id = due.environment_id
+  join public.core_knownissue k on k.id = l.knownissue_id and k.active
+), named as (
+  select due.*, p.part, s.run, s.seq, s.suite, s.name, s.result, s.log,
+    case when s.suite = '/' then s.name else s.suite || '/' || s.name end as full_name,
+    case when p.part = 'fetch' then lead(s.seq) over (partition by s.run, s.suite, s.name order by s.seq) end as later
+  from due join runs p on p.testjob = due.testjob and p.generation = due.generation and (due.completed = 1 or p.part <> 'fetch')
+  join staged_tests s on s.run = p.id
+)
+insert into public.core_test (result, suite_id, test_run_id, log, metadata_id, has_known_issues, build_id, environment_id)
+select case n.result when 'pass' then true when 'skip' then null else false end, u.id, n.testrun, n.log, m.id,
+  n.result = 'xfail' or case when n.part = 'tradefed' then n.full_name in (select test_name from known)
+    else exists (select 1 from known k where case when k.starred then n.full_name ~ k.pattern else starts_with(n.full_name, k.test_name) end) end,
+  n.build_id, n.environment_id
+from named n
+join public.core_suite u on u.project_id = n.target_id and u.slug = n.suite
+join public.core_suitemetadata m on m.kind = 'test' and m.suite = n.suite and m.name = n.name
+where n.later is null
+order by n.run, n.seq

@@ -1,0 +1,421 @@
+//! Verbs on SQUAD's own tables, which stand in the schema `public` of the same PostgreSQL database.
+//!
+//! Everything that SQUAD's readers can see of a test job is written by the one command that publishes its last part
+//! ([`Store::squad_export`]): nothing here shows half of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::command::{Op, typed};
+use super::sql::{Sql, sql};
+use super::testjobs::begun;
+use super::{Begun, FileView, Store, StoreError};
+use crate::clock::Millis;
+use crate::id::{Epoch, TaskId};
+use crate::task::Task;
+
+/// A test job of SQUAD with what its fetch needs.
+#[derive(Clone, Deserialize)]
+#[expect(missing_docs, reason = "each is what SQUAD's column of that name says")]
+pub struct SquadJob {
+    pub pk: i64,
+    pub job_id: Option<String>,
+    pub fetched: bool,
+    pub fetch_attempts: i64,
+    pub job_status: Option<String>,
+    pub testrun: Option<i64>,
+    pub environment: String,
+    pub definition: Option<String>,
+    pub build: Option<i64>,
+    pub version: Option<String>,
+    pub backend: String,
+    pub url: String,
+    pub username: String,
+    /// A secret.
+    pub token: String,
+    pub kind: String,
+    /// YAML; may hold secrets.
+    pub backend_settings: Option<String>,
+    pub max_fetch_attempts: i64,
+    /// `group/project`.
+    pub project: String,
+    /// YAML; may hold secrets.
+    pub project_settings: Option<String>,
+    /// Names with commas between them.
+    pub plugins: Option<String>,
+}
+
+impl std::fmt::Debug for SquadJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "SquadJob({} {}/{:?})",
+            self.pk, self.backend, self.job_id
+        )
+    }
+}
+
+/// What the backend said of a test job, in SQUAD's columns.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(missing_docs, reason = "each is what SQUAD's column of that name says")]
+pub struct Said {
+    pub status: String,
+    pub completed: i32,
+    /// A JSON object.
+    pub metadata: String,
+    pub failure: Option<String>,
+    pub name: Option<String>,
+    pub environment: Option<String>,
+    /// ISO 8601.
+    pub started_at: Option<String>,
+    /// ISO 8601.
+    pub ended_at: Option<String>,
+}
+
+/// A staged test.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "each is what the column of that name says")]
+pub struct StagedTest {
+    pub seq: i64,
+    pub suite: String,
+    pub name: String,
+    pub result: String,
+    pub log: Option<String>,
+}
+
+/// A staged metric.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "each is what the column of that name says")]
+pub struct StagedMetric {
+    pub seq: i64,
+    pub suite: String,
+    pub name: String,
+    pub value: f64,
+    pub unit: String,
+    pub measurements: String,
+}
+
+/// A test job that SQUAD was told of and does not show so.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "each is what the column of that name says")]
+pub struct Untold {
+    pub testjob: i64,
+    pub generation: i64,
+    pub pk: i64,
+    pub status: Option<String>,
+}
+
+/// Rows of a page.
+const PAGE: i64 = 2000;
+
+impl Store {
+    /// A test job of SQUAD.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; [`StoreError::Refused`] if this database has no tables of SQUAD.
+    pub async fn squad_job(&self, pk: i64) -> Result<Option<SquadJob>, StoreError> {
+        let found: Vec<SquadJob> = self.read(sql!("squad/job"), &[json!({ "pk": pk })]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// A fetch of a test job of SQUAD begins. `target` is as for [`Store::begin_fetch`]; with `testrun`, what is
+    /// published is added to that test run. Returns also the number of the test run.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the lease is lost; else as any verb.
+    pub async fn begin_squad(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+        target: &Value,
+        pk: i64,
+        clean: bool,
+        testrun: Option<i64>,
+    ) -> Result<(Begun, Option<i64>), StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            testrun: i64,
+        }
+        let mut row = target.clone();
+        if let Value::Object(row) = &mut row {
+            row.insert("pk".into(), pk.into());
+            row.insert("clean".into(), i32::from(clean).into());
+            row.insert("testrun".into(), testrun.into());
+        }
+        let mut ops = vec![
+            Op::one(sql!("testjob_begin"), &row)?,
+            Op::one(sql!("run_begin"), &row)?,
+            Op::one(sql!("squad/begin"), &row)?,
+        ];
+        if testrun.is_none() {
+            ops.push(self.squad_looked(pk)?);
+        }
+        let mut answers = self
+            .checkpoint(id, epoch, None, None, ops)
+            .await?
+            .into_iter()
+            .skip(1);
+        let begun = begun(id, answers.next().unwrap_or_default())?;
+        let row: Option<Row> = typed(answers.next().unwrap_or_default())?
+            .into_iter()
+            .next();
+        Ok((begun, row.map(|row| row.testrun)))
+    }
+
+    /// SQUAD's poll is to leave the test job alone for its interval.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_looked(&self, pk: i64) -> Result<Op, StoreError> {
+        Op::one(sql!("squad/looked"), &json!({ "pk": pk }))
+    }
+
+    /// A fetch failed, as SQUAD counts it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_failed(&self, pk: i64, failure: &str, is_final: bool) -> Result<Op, StoreError> {
+        let row = json!({ "pk": pk, "failure": failure, "final": i32::from(is_final) });
+        Op::one(sql!("squad/failed"), &row)
+    }
+
+    /// Keeps what the backend said, until it is published with everything else.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_said(&self, testjob: i64, generation: i64, said: &Said) -> Result<Op, StoreError> {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            testjob: i64,
+            generation: i64,
+            #[serde(flatten)]
+            said: &'a Said,
+        }
+        let row = Row {
+            testjob,
+            generation,
+            said,
+        };
+        Ok(Op::one(sql!("squad/said"), &row)?.guarded())
+    }
+
+    /// Takes a number for each of these files of a run, once: where they go in SQUAD's storage (file, path).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if the lease is lost; else as any verb.
+    pub async fn squad_files(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+        run: i64,
+        seqs: &[i64],
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            seq: i64,
+            path: String,
+        }
+        let rows = seqs
+            .iter()
+            .map(|seq| json!({ "run": run, "seq": seq }))
+            .collect::<Vec<_>>();
+        let ops = vec![Op::new(sql!("squad/files"), &rows)?];
+        let answer = self.checkpoint(id, epoch, None, None, ops).await?.pop();
+        let rows: Vec<Row> = typed(answer.unwrap_or_default())?;
+        Ok(rows.into_iter().map(|row| (row.seq, row.path)).collect())
+    }
+
+    /// These files (file, bytes) of a run stand in SQUAD's storage.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_stored(&self, run: i64, lengths: &[(i64, u64)]) -> Result<Op, StoreError> {
+        let rows = lengths
+            .iter()
+            .map(|(seq, length)| json!({ "run": run, "seq": seq, "length": length }))
+            .collect::<Vec<_>>();
+        Op::new(sql!("squad/file_length"), &rows)
+    }
+
+    /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
+    /// the last part, else nothing. `messages` are published then; the text `@testrun` in them becomes the test run's number.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_export(
+        &self,
+        testjob: i64,
+        generation: i64,
+        messages: &[Task],
+    ) -> Result<Vec<Op>, StoreError> {
+        const STEPS: [Sql; 16] = [
+            sql!("squad/facts"),
+            sql!("squad/replaced"),
+            sql!("squad/names"),
+            sql!("squad/suites"),
+            sql!("squad/testrun"),
+            sql!("squad/issues"),
+            sql!("squad/tests"),
+            sql!("squad/links"),
+            sql!("squad/metrics"),
+            sql!("squad/versions"),
+            sql!("squad/no_status"),
+            sql!("squad/status"),
+            sql!("squad/attachments"),
+            sql!("squad/testjob"),
+            sql!("squad/build"),
+            sql!("squad/told"),
+        ];
+        let row = json!({ "testjob": testjob, "generation": generation });
+        let mut ops = vec![
+            Op::one(sql!("squad/patience"), &row)?.slow(),
+            Op::one(sql!("squad/lock"), &row)?.guarded(),
+        ];
+        for step in STEPS {
+            ops.push(Op::one(step, &row)?);
+        }
+        ops.push(announcement(testjob, generation, messages)?);
+        Ok(ops)
+    }
+
+    /// Test jobs that SQUAD was told of before `before` and still shows as being finished. Those that it shows as told
+    /// are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn squad_untold(&self, before: Millis, most: i64) -> Result<Vec<Untold>, StoreError> {
+        self.read(
+            sql!("squad/untold"),
+            &[json!({ "before": before, "most": most })],
+        )
+        .await
+    }
+
+    /// Forgets those that SQUAD shows as it was told before `before`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_heard(&self, before: Millis) -> Result<Op, StoreError> {
+        Op::one(sql!("squad/heard"), &json!({ "before": before }))
+    }
+
+    /// Tells SQUAD again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_tell(&self, untold: &Untold, messages: &[Task]) -> Result<Vec<Op>, StoreError> {
+        let row = json!({ "testjob": untold.testjob, "generation": untold.generation });
+        Ok(vec![
+            Op::one(sql!("squad/told_again"), &row)?,
+            self.post(messages)?,
+        ])
+    }
+
+    /// Whether a test run of SQUAD was written here.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn squad_is_ours(&self, testrun: i64) -> Result<bool, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            exports: i64,
+        }
+        let rows: Vec<Row> = self
+            .read(sql!("squad/is_ours"), &[json!({ "testrun": testrun })])
+            .await?;
+        Ok(rows.first().is_some_and(|row| row.exports > 0))
+    }
+
+    /// What a plugin could not do, shown on the test job.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_problem(
+        &self,
+        testjob: i64,
+        generation: i64,
+        text: &str,
+    ) -> Result<Op, StoreError> {
+        let row = json!({ "testjob": testjob, "generation": generation, "text": text });
+        Op::one(sql!("squad/problem"), &row)
+    }
+
+    /// A page of what a run has staged.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn staged_tests(&self, run: i64, after: i64) -> Result<Vec<StagedTest>, StoreError> {
+        let row = json!({ "run": run, "after": after, "most": PAGE });
+        self.read(sql!("squad/staged_tests"), &[row]).await
+    }
+
+    /// A page of what a run has staged.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn staged_metrics(
+        &self,
+        run: i64,
+        after: i64,
+    ) -> Result<Vec<StagedMetric>, StoreError> {
+        let row = json!({ "run": run, "after": after, "most": PAGE });
+        self.read(sql!("squad/staged_metrics"), &[row]).await
+    }
+
+    /// The facts (key, JSON) that a run has staged, in order.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn staged_facts(&self, run: i64) -> Result<Vec<(String, String)>, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            key: String,
+            value: String,
+        }
+        let rows: Vec<Row> = self
+            .read(sql!("squad/staged_facts"), &[json!({ "run": run })])
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.key, row.value)).collect())
+    }
+
+    /// The files that a run has staged.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn staged_files(&self, run: i64) -> Result<Vec<FileView>, StoreError> {
+        self.read(sql!("squad/staged_files"), &[json!({ "run": run })])
+            .await
+    }
+}
+
+/// The messages that go once a test job is shown; with none there is nothing to say.
+fn announcement(testjob: i64, generation: i64, messages: &[Task]) -> Result<Op, StoreError> {
+    let rows = messages
+        .iter()
+        .map(|task| {
+            let text = serde_json::to_string(task).map_err(|error| StoreError::Value {
+                command: "squad/post",
+                reason: error.to_string(),
+            })?;
+            Ok(json!({ "testjob": testjob, "generation": generation, "id": task.id, "queue": task.queue, "task": text }))
+        })
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    Op::new(sql!("squad/post"), &rows)
+}
