@@ -1,0 +1,67 @@
+"""Who fetches and post-processes: SQUAD's two workers, or two pools of Longshore in their place. The rest is shared."""
+
+from installation import FETCH, NOTIFICATION, POSTPROCESS
+from longshore import Longshore
+
+
+class Squad:
+    """SQUAD's own workers, one process each."""
+
+    def __init__(self, site):
+        self.site = site
+        self.workers = [site.worker(FETCH), site.worker(POSTPROCESS)]
+
+    def stop(self):
+        """Lets the workers finish what they run, and ends them."""
+        for worker in self.workers:
+            worker.stop()
+
+
+class InPlaceOfSquad:
+    """Longshore's pools on the same queues, as an operator configures them."""
+
+    def __init__(self, site):
+        self.site = site
+        config = configuration(site)
+        self.workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
+
+    def stop(self):
+        for worker in self.workers:
+            worker.stop()
+
+
+def configuration(site):
+    """What an operator of SQUAD writes for Longshore."""
+    return f"""
+[store]
+kind = "squad"
+url = "{site.database.url}"
+storage = "{site.storage}"
+
+[broker]
+url = "{site.vhost.url}"
+queue_type = "passive"
+
+[http]
+listen = "127.0.0.1:0"
+
+[pools.fetch]
+kind = "elastic"
+queues = ["{FETCH}"]
+slots = 1
+
+[pools.postprocess]
+kind = "pinned"
+queues = ["{POSTPROCESS}"]
+slots = 1
+"""
+
+
+ENGINES = {"squad": Squad, "longshore": InPlaceOfSquad}
+
+
+def settle(site, engine, rest):
+    """Ends the engine, and SQUAD's worker `rest` once it has run what the engine left for it."""
+    engine.stop()
+    site.drained(NOTIFICATION)
+    rest.stop()
