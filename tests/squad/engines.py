@@ -1,11 +1,13 @@
 """Who fetches and post-processes: SQUAD's two workers, or two pools of Longshore in their place. The rest is shared."""
 
-from installation import FETCH, NOTIFICATION, POSTPROCESS
-from longshore import Longshore
+from installation import FETCH, NOTIFICATION, POSTPROCESS, REST
+from longshore import Longshore, migrate
 
 
 class Squad:
     """SQUAD's own workers, one process each."""
+
+    REST = (NOTIFICATION,)
 
     def __init__(self, site):
         self.site = site
@@ -20,9 +22,12 @@ class Squad:
 class InPlaceOfSquad:
     """Longshore's pools on the same queues, as an operator configures them."""
 
+    REST = REST
+
     def __init__(self, site):
         self.site = site
         config = configuration(site)
+        migrate(site, config)
         self.workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
 
     def stop(self):
@@ -34,13 +39,17 @@ def configuration(site):
     """What an operator of SQUAD writes for Longshore."""
     return f"""
 [store]
-kind = "squad"
 url = "{site.database.url}"
+
+[testjobs]
+store = "squad"
+
+[squad]
 storage = "{site.storage}"
 
 [broker]
 url = "{site.vhost.url}"
-queue_type = "passive"
+queue_type = "classic"
 
 [http]
 listen = "127.0.0.1:0"
@@ -52,7 +61,7 @@ slots = 1
 
 [pools.postprocess]
 kind = "pinned"
-queues = ["{POSTPROCESS}"]
+queues = ["{POSTPROCESS}", "longshore_postprocess"]
 slots = 1
 """
 
@@ -63,5 +72,7 @@ ENGINES = {"squad": Squad, "longshore": InPlaceOfSquad}
 def settle(site, engine, rest):
     """Ends the engine, and SQUAD's worker `rest` once it has run what the engine left for it."""
     engine.stop()
+    for queue in engine.REST:
+        site.drained(queue)
     site.drained(NOTIFICATION)
     rest.stop()

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import subprocess
 
 import requests
 
@@ -50,3 +51,10 @@ class Longshore:
         """SIGTERM, and waits until it has drained."""
         status = self.process.stop()
         assert status == 0, f"{self.process.name} ended with {status}:\n{self.process.text()[-4000:]}"
+
+
+def migrate(site, config):
+    """Gives the database the tables of Longshore, beside SQUAD's."""
+    path = site.folder / "migrate.toml"
+    path.write_text(config)
+    subprocess.run([PROGRAM, "migrate", "--config", path], check=True, env={"PATH": os.environ["PATH"]})

@@ -239,7 +239,7 @@ def scenarios(lava):
 
 def run(engine, site, lava, all_scenarios, look=dump):
     """Puts the scenarios through the engine of that name. Returns what `look` sees of each, by name."""
-    rest = site.worker(NOTIFICATION)
+    rest = site.worker(*ENGINES[engine].REST)
     started = ENGINES[engine](site)
     waiting = list(all_scenarios)
     while waiting:

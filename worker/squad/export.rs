@@ -23,6 +23,8 @@ const DEFINITION: &str = "definition.yaml";
 pub(super) struct Run {
     pub(super) run: i64,
     pub(super) testrun: i64,
+    /// Whether a unit without a name is an empty text in SQUAD, not null: LAVA's are.
+    pub(super) named_units: bool,
 }
 
 impl Squad {
@@ -112,7 +114,7 @@ impl Squad {
                     [] | [_] => json!(value),
                     several => json!(several),
                 };
-                let unit = Some(unit).filter(|unit| !unit.is_empty());
+                let unit = Some(unit).filter(|unit| run.named_units || !unit.is_empty());
                 let entry = json!({ "value": value, "unit": unit });
                 let line = format!("{sign}{}: {entry}", Value::from(full_name(suite, name)));
                 writing.write(line.as_bytes()).await?;
@@ -132,7 +134,11 @@ impl Squad {
         context: &Context,
         run: i64,
     ) -> anyhow::Result<Option<Op>> {
-        let run = Run { run, testrun: 0 };
+        let run = Run {
+            run,
+            testrun: 0,
+            named_units: false,
+        };
         let mut files = staged_files(context, run).await?;
         files.retain(|file| file.name != LOG && file.name != DEFINITION);
         if files.is_empty() {

@@ -335,7 +335,12 @@ impl Work {
         let status = match mode {
             Mode::Fetch { .. } => {
                 let completed = summary.completed && counts.tests + counts.metrics > 0;
-                let run = Run { run, testrun };
+                let named_units = job.kind == "lava";
+                let run = Run {
+                    run,
+                    testrun,
+                    named_units,
+                };
                 squad.testrun_files(context, run, completed).await?;
                 with.extend(squad.attachments(context, run.run).await?);
                 let said = self.said(run.run, &summary, completed).await?;

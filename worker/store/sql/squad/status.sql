@@ -14,7 +14,7 @@ with due as (
 ), both_of as (
   select coalesce(tests.suite_id, metrics.suite_id) as suite_id, coalesce(pass, 0) as pass, coalesce(fail, 0) as fail, coalesce(xfail, 0) as xfail,
     coalesce(skip, 0) as skip, coalesce(mean, 0) as mean, coalesce(measured, 0) > 0 as has_metrics
-  from tests full join metrics on metrics.suite_id is not distinct from tests.suite_id
+  from tests full join metrics on coalesce(metrics.suite_id, 0) = coalesce(tests.suite_id, 0)
 )
 insert into public.core_status (tests_pass, tests_fail, metrics_summary, suite_id, test_run_id, tests_skip, suite_version_id, has_metrics, tests_xfail)
 select b.pass, b.fail, b.mean, b.suite_id, due.testrun, b.skip,

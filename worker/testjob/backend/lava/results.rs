@@ -61,7 +61,7 @@ impl From<RawCase> for Case {
             name: raw.name,
             result: raw.result,
             measurement: raw.measurement,
-            unit: raw.unit.or(raw.units).unwrap_or_default(),
+            unit: raw.unit.or(raw.units).unwrap_or_else(|| "items".to_owned()),
             metadata: raw.metadata,
             lines,
         }
@@ -219,11 +219,7 @@ fn measured(test: &str, metric: &str, case: &Case, both: bool) -> Vec<Yield> {
                 suite,
                 name,
                 value,
-                unit: if case.unit.is_empty() {
-                    "items".to_owned()
-                } else {
-                    case.unit.clone()
-                },
+                unit: case.unit.clone(),
                 measurements: vec![value],
             }))),
             None => out.push(Yield::Ready(Item::Problem(too_long("metric", metric)))),
@@ -463,7 +459,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            of("t", json!({"name": "n", "measurement": 3, "units": ""})),
+            of("t", json!({"name": "n", "measurement": 3})),
             [metric("t", "n", 3.0, "items")]
         );
     }
