@@ -21,7 +21,7 @@ use crate::task::Task;
 use crate::testjob::backend::http::{Limits, Secret};
 use crate::testjob::backend::lava::{Lava, LavaConfig};
 use crate::testjob::backend::tuxsuite::{TuxSuite, TuxSuiteConfig};
-use crate::testjob::backend::{Backend, BackendError, Settings};
+use crate::testjob::backend::{BROWSER_LINKS, Backend, BackendError, Settings};
 
 mod export;
 mod fake;
@@ -95,6 +95,7 @@ impl Squad {
         let mut settings = Settings::from_yaml(job.backend_settings.as_deref().unwrap_or_default());
         let project = Settings::from_yaml(job.project_settings.as_deref().unwrap_or_default());
         settings.0.extend(project.0);
+        settings.0.insert(BROWSER_LINKS.to_owned(), true.into());
         let timeout = settings
             .get(TIMEOUT)
             .and_then(Value::as_f64)

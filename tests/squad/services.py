@@ -8,7 +8,7 @@ import uuid
 import psycopg2
 import requests
 
-LIMIT = 30
+LIMIT = 60
 
 
 def variable(name):

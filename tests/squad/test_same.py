@@ -32,7 +32,7 @@ def test_every_scenario_ends_as_with_squads_own_workers(site, template, tmp_path
 
 def difference(name, theirs, ours):
     lines = [pprint.pformat(side, width=160).splitlines() for side in (theirs, ours)]
-    return "\n".join([f"{name}:", *difflib.unified_diff(*lines, "squad", "longshore", lineterm="", n=2)])
+    return "\n".join([f"{name}:", *difflib.unified_diff(*lines, "squad", "longshore", lineterm="", n=1)][:30])
 
 
 def comparable(found):

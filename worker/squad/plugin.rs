@@ -227,15 +227,15 @@ async fn cts(work: &Job, job: &SquadJob, settings: &Settings, sink: &Sink) -> an
         while let Some(item) = items.recv().await {
             let item = match item {
                 Item::Test(_) if !extract => continue,
+                // SQUAD keeps the address alone.
+                Item::Metadata(..) => continue,
                 Item::File { name, mimetype } => Item::File {
                     name: squads(name),
                     mimetype,
                 },
-                other @ (Item::Test(_)
-                | Item::Metric(_)
-                | Item::Metadata(..)
-                | Item::Data(_)
-                | Item::Problem(_)) => other,
+                other @ (Item::Test(_) | Item::Metric(_) | Item::Data(_) | Item::Problem(_)) => {
+                    other
+                }
             };
             if sink.send(item).await.is_err() {
                 break;

@@ -464,6 +464,10 @@ impl Collection<'_, '_> {
         let body = self.lava.interface.log(self.id).await?;
         let link = self.lava.job_url(self.id);
         let ranged = std::mem::take(&mut self.ranged);
-        logs::send(body, ranged, &link, self.lava.log_limit, self.out).await
+        let link = logs::Link {
+            address: &link,
+            for_browser: self.rules.browser_links,
+        };
+        logs::send(body, ranged, link, self.lava.log_limit, self.out).await
     }
 }

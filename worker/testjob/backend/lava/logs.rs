@@ -27,12 +27,32 @@ const MAX_ACTIVE: usize = 16;
 /// How much of the file is gathered before it is sent.
 const PIECE: usize = 64 * 1024;
 
+/// How a test's log begins.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::testjob::backend) struct Link<'a> {
+    /// The page of the whole log.
+    pub(in crate::testjob::backend) address: &'a str,
+    /// Whether as SQUAD writes it, for a browser.
+    pub(in crate::testjob::backend) for_browser: bool,
+}
+
+impl Link<'_> {
+    fn to(self, line: u64) -> String {
+        let to = format!("{}#L{line}", self.address);
+        if self.for_browser {
+            format!("Testcase log: <a href='{to}'>{to}</a>\n")
+        } else {
+            format!("{to}\n")
+        }
+    }
+}
+
 /// Sends the file `log` and every test of `ranged` with its lines. `body` is `None` where the server
 /// has no log: the tests come without. A log longer than `limit` bytes is cut there.
 pub(in crate::testjob::backend) async fn send(
     body: Option<Body>,
     ranged: Vec<Ranged>,
-    link: &str,
+    link: Link<'_>,
     limit: u64,
     out: &mut Outlet<'_>,
 ) -> Result<(), BackendError> {
@@ -80,7 +100,7 @@ pub(in crate::testjob::backend) async fn send(
 }
 
 /// Sends the tests whose lines did not come.
-async fn finish(excerpts: Excerpts, out: &mut Outlet<'_>) -> Result<(), BackendError> {
+async fn finish(excerpts: Excerpts<'_>, out: &mut Outlet<'_>) -> Result<(), BackendError> {
     let crowded = excerpts.crowded;
     for test in excerpts.rest() {
         out.send(Item::Test(test)).await?;
@@ -237,22 +257,22 @@ impl Lines {
 
 /// The tests that wait for their lines.
 #[derive(Debug)]
-struct Excerpts {
+struct Excerpts<'l> {
     /// By first line.
     waiting: VecDeque<Ranged>,
     active: Vec<(Ranged, String)>,
-    link: String,
+    link: Link<'l>,
     /// Tests that got no log because too many shared their lines.
     crowded: u64,
 }
 
-impl Excerpts {
-    fn new(mut ranged: Vec<Ranged>, link: &str) -> Self {
+impl<'l> Excerpts<'l> {
+    fn new(mut ranged: Vec<Ranged>, link: Link<'l>) -> Self {
         ranged.sort_by_key(|ranged| ranged.lines.0);
         Self {
             waiting: ranged.into(),
             active: Vec::new(),
-            link: link.to_owned(),
+            link,
             crowded: 0,
         }
     }
@@ -262,7 +282,7 @@ impl Excerpts {
         let mut complete = Vec::new();
         while let Some(next) = self.waiting.pop_front_if(|next| next.lines.0 <= number) {
             if self.active.len() < MAX_ACTIVE {
-                let text = format!("{}#L{}\n", self.link, next.lines.0);
+                let text = self.link.to(next.lines.0);
                 self.active.push((next, text));
             } else {
                 self.crowded += 1;
@@ -314,6 +334,11 @@ fn append(text: &mut String, line: &[u8]) {
 mod tests {
     use super::*;
     use crate::testjob::item::TestResult;
+
+    const PLAIN: Link<'_> = Link {
+        address: "http://l/1",
+        for_browser: false,
+    };
 
     fn split(pieces: &[&[u8]]) -> Vec<Line> {
         let mut lines = Lines::default();
@@ -410,7 +435,7 @@ mod tests {
     fn a_test_gets_its_lines_and_a_link() {
         let mut excerpts = Excerpts::new(
             vec![ranged("late", 9, 9), ranged("b", 2, 3), ranged("a", 1, 2)],
-            "http://l/1",
+            PLAIN,
         );
         assert_eq!(excerpts.line(1, &whole("one")), []);
         let a = excerpts.line(2, &whole("two\0"));
@@ -425,7 +450,7 @@ mod tests {
     #[test]
     fn many_tests_at_the_same_lines_are_bounded() {
         let tests = (0..100).map(|n| ranged(&n.to_string(), 1, 5)).collect();
-        let mut excerpts = Excerpts::new(tests, "l");
+        let mut excerpts = Excerpts::new(tests, PLAIN);
         assert_eq!(excerpts.line(1, &whole("x")).len(), 100 - MAX_ACTIVE);
         assert_eq!(excerpts.crowded, 84);
         assert_eq!(excerpts.rest().count(), MAX_ACTIVE);

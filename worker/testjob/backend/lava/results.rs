@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::testjob::backend::Settings;
+use crate::testjob::backend::{BROWSER_LINKS, Settings};
 use crate::testjob::item::{Item, Metric, Test, TestResult};
 
 /// The longest name of a suite or a test, in characters (SQUAD's limit).
@@ -99,6 +99,8 @@ pub(super) struct Rules {
     pub(super) clone_measurements: bool,
     /// `CI_LAVA_WORK_AROUND_INFRA_ERRORS`: results count in spite of an infrastructure error.
     pub(super) accept_infrastructure: bool,
+    /// [`BROWSER_LINKS`]: a test's log begins with a link for a browser.
+    pub(super) browser_links: bool,
 }
 
 impl Rules {
@@ -108,6 +110,7 @@ impl Rules {
             boot: settings.is_on("CI_LAVA_HANDLE_BOOT"),
             clone_measurements: settings.is_on("CI_LAVA_CLONE_MEASUREMENTS"),
             accept_infrastructure: settings.is_on("CI_LAVA_WORK_AROUND_INFRA_ERRORS"),
+            browser_links: settings.is_on(BROWSER_LINKS),
         }
     }
 }
@@ -291,6 +294,7 @@ pub(in crate::testjob::backend) fn split_name(full: &str) -> Option<(String, Str
         Some(_) | None => full,
     };
     let (suite, name) = match head.rfind('/') {
+        Some(0) => ("/", &full[1..]),
         Some(slash) => (&full[..slash], &full[slash + 1..]),
         None => ("/", full),
     };

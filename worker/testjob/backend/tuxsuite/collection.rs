@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::testjob::backend::http::{Body, Client, Failure, HttpError};
-use crate::testjob::backend::lava::logs;
+use crate::testjob::backend::lava::logs::{self, Link};
 use crate::testjob::backend::lava::results::{self, Ranged, split_name, too_long};
 use crate::testjob::backend::tuxsuite::{Answer, End, JobId, Kind, TuxSuite};
 use crate::testjob::backend::{BackendError, Outlet, REFERENCES, Settings};
@@ -178,7 +178,10 @@ impl Collection<'_, '_> {
         logs::send(
             log,
             ranged,
-            self.url.as_str(),
+            Link {
+                address: self.url.as_str(),
+                for_browser: false,
+            },
             self.suite.log_limit,
             self.out,
         )
