@@ -1,0 +1,109 @@
+"""Numbers beside SQUAD's own workers, in one run: `scripts/services -- PYTHON tests/squad/bench.py fetch|cts [COUNT]`.
+
+fetch  test jobs of the fake backend: how many a second are collected, from the first to the last one's end in the database
+cts    one test job with a CTS result of COUNT tests: from its message to the end of the test job
+
+Prints a line for each engine. Longshore is the release program: `cargo build --release` first.
+"""
+
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+
+import cts
+import engines
+import longshore
+from conftest import migrate
+from installation import REST, Installation
+from lava import Job, Lava
+from scenarios import tradefed_job
+from services import Database
+
+longshore.PROGRAM = longshore.PROGRAM.parents[1] / "release" / "longshore"
+
+
+def peak(processes):
+    """The largest resident size of each process, in MiB."""
+    sizes = []
+    for process in processes:
+        status = pathlib.Path(f"/proc/{process.child.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        sizes.append(int(line.split()[1]) // 1024)
+    return sizes
+
+
+def fetch(site, engine, count):
+    backend = site.backend("fake", "http://127.0.0.1:1", kind="fake")
+    build = site.build()
+    for number in range(count):
+        site.testjob(build, backend, f"{number + 1}", "board")
+    jobs = [row[0] for row in site.rows("select id from ci_testjob order by id")]
+    for job in jobs:
+        site.fetch(job)
+    started = engine(site)
+    site.wait_for("all test jobs", "select 1 where not exists (select 1 from ci_testjob where not fetched or testrun_id is null)", limit=600)
+    seconds = float(site.rows("select extract(epoch from max(fetched_at) - min(fetched_at)) from ci_testjob")[0][0])
+    print(f"fetch {engine.__name__}: {(count - 1) / seconds:.1f} test jobs/s ({count} in {seconds:.1f} s)", flush=True)
+    return started
+
+
+def one_cts(site, engine, archive, count):
+    lava = Lava()
+    job, columns = tradefed_job(lava.serve("tradefed-output.tar.xz", archive))
+    build = site.build(plugins=["tradefed"], settings="PLUGINS_TRADEFED_EXTRACT_AGGREGATED: true")
+    testjob = site.testjob(build, site.backend("rest", lava.rest), lava.add(job), "board", **columns)
+    started = engine(site)
+    rest = site.worker(*REST)
+    begun = time.monotonic()
+    site.fetch(testjob)
+    site.wait_for("the test job", "select 1 from ci_testjob where fetched and job_status = 'Complete'", limit=1800)
+    seconds = time.monotonic() - begun
+    tests = site.rows("select count(*) from core_test")[0][0]
+    print(f"cts {engine.__name__}: {seconds:.1f} s for {tests} tests, peaks {peak(site.processes)} MiB", flush=True)
+    rest.kill()
+    lava.close()
+    return started
+
+
+def generated(count):
+    """A CTS result of about that many tests, as the archive that tradefed makes of it."""
+    modules, per_case, cases = 100, 22, max(1, count // 2200)
+    trace = "java.lang.AssertionError: made up\n\tat com.example.Test.one(Test.java:1)"
+
+    def test(number):
+        return cts.Test(f"test{number}", "fail", trace) if number == 21 else cts.Test(f"test{number}")
+
+    xml = cts.result_xml(
+        {
+            (f"CtsModule{module}", "arm64-v8a"): {
+                f"com.example.module{module}.Case{case}": [test(number) for number in range(per_case)] for case in range(cases)
+            }
+            for module in range(modules)
+        }
+    )
+    return cts.archive(xml)
+
+
+def main():
+    what, count = sys.argv[1], int((sys.argv + ["0"])[2]) or {"fetch": 2000, "cts": 1_000_000}[sys.argv[1]]
+    only = sys.argv[3:] or ["squad", "longshore"]
+    template = Database()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        migrate(template, folder)
+        archive = generated(count) if what == "cts" else None
+        for name in only:
+            site = Installation(template, folder / name)
+            try:
+                if what == "fetch":
+                    fetch(site, engines.ENGINES[name], count)
+                else:
+                    one_cts(site, engines.ENGINES[name], archive, count)
+            finally:
+                site.close()
+        template.drop()
+
+
+main()
