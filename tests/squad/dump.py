@@ -344,3 +344,22 @@ def but_for_defects(value):
 def nameless(member):
     """Whether it is the metadata of a suite without a name."""
     return isinstance(member, list) and member[:1] == ["suite"] and member[-1] is None
+
+
+def differences(ours, theirs, path=""):
+    """Where two dumps differ, a line for each place: short enough to read."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            line
+            for name in sorted(set(ours) | set(theirs))
+            for line in differences(ours.get(name, "(missing)"), theirs.get(name, "(missing)"), f"{path}.{name}")
+        ]
+    if isinstance(ours, list) and isinstance(theirs, list):
+        left = [member for member in ours if member not in theirs]
+        right = [member for member in theirs if member not in ours]
+        if len(left) == len(right):
+            return [line for pair in zip(left, right) for line in differences(*pair, f"{path}[]")]
+        return [f"{path}[]: only here {member!r:.300}" for member in left] + [
+            f"{path}[]: only with SQUAD {member!r:.300}" for member in right
+        ]
+    return [] if ours == theirs else [f"{path}: {ours!r:.300} instead of {theirs!r:.300}"]

@@ -28,6 +28,7 @@ class InPlaceOfSquad:
         self.site = site
         config = configuration(site)
         migrate(site, config)
+        site.declare(FETCH, POSTPROCESS, *REST)  # as they are where SQUAD's workers have been
         self.workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
 
     def stop(self):

@@ -181,6 +181,17 @@ class Installation:
             environment={**self.environment, **(environment or {})},
         )
 
+    def declare(self, *queues):
+        """Declares queues as SQUAD's programs do when they first use them."""
+        self.inside(
+            """
+            with app.connection_for_write() as connection:
+                for name in queues:
+                    app.amqp.queues[name](connection.default_channel).declare()
+            """,
+            queues=queues,
+        )
+
     def drained(self, queue):
         """Waits until SQUAD's worker on `queue` has run all that was there, and started nothing since: queues are in
         order, and a worker of one process runs one task at a time."""
@@ -191,7 +202,7 @@ class Installation:
             mark,
         )
 
-    def wait_for(self, what, query, *values):
+    def wait_for(self, what, query, *values, limit=LIMIT):
         """Waits until `query` has rows, and returns them."""
         def there():
             for process in self.processes:
@@ -199,7 +210,7 @@ class Installation:
                     process.expect_running()
             return self.database.rows(query, values)
 
-        return wait_for(what, there)
+        return wait_for(what, there, limit)
 
     def start_web(self):
         """SQUAD's web server; sets and returns its address."""
