@@ -274,8 +274,8 @@ def seen(value, key=""):
 
 
 def drop(name, value):
-    """Whether a member is an id of a row."""
-    return bool(ID.match(name)) and isinstance(value, int)
+    """Whether a member is an id of a row, or hangs on one: a style sheet's length does, and `dump` has it."""
+    return bool(ID.match(name) or name == "length") and isinstance(value, int)
 
 
 def listed(site, path):
@@ -326,19 +326,37 @@ def but_for_defects(value):
 
     - which tests its known issues are linked to (`has_known_issues` is right),
     - the metadata without a name that tradefed's plugin adds for each suite, again for each job,
-    - the attachment test_results.xml, which is empty when the plugin has extracted the tests from it.
+    - the attachment test_results.xml, which is empty when the plugin has extracted the tests from it;
+
+    and its files of tests and metrics in one of the forms that SQUAD reads alike.
     """
     if isinstance(value, list):
         return [but_for_defects(member) for member in value if not nameless(member)]
     if not isinstance(value, dict):
         return value
     kept = {name: but_for_defects(member) for name, member in value.items() if name != "metadata_id"}
+    for name in ("tests_file", "metrics_file"):
+        if isinstance(kept.get(name), dict):
+            kept[name] = {key.removeprefix("/"): entry(found) for key, found in kept[name].items() if is_read(key)}
     if "has_known_issues" in kept:
         kept.pop("known_issues", None)
     if kept.get("filename") == "test_results.xml":
         kept.pop("length", None)
         kept.pop("stored", None)
     return kept
+
+
+def entry(found):
+    """An entry of a file of tests or metrics: what is no result of SQUAD's it counts as skipped."""
+    found = dict(found) if isinstance(found, dict) else {"result": found, "log": None}
+    if "result" in found and found["result"] not in ("pass", "fail"):
+        found["result"] = "skip"
+    return found
+
+
+def is_read(key):
+    """Whether SQUAD makes a row of an entry: longer names it drops."""
+    return len(key.rsplit("/", 1)[-1]) <= 256
 
 
 def nameless(member):
