@@ -39,12 +39,12 @@ def fetch(site, engine, count):
     build = site.build()
     for number in range(count):
         site.testjob(build, backend, f"{number + 1}", "board")
-    jobs = [row[0] for row in site.rows("select id from ci_testjob order by id")]
+    jobs = [row["id"] for row in site.database.rows("select id from ci_testjob order by id")]
     for job in jobs:
         site.fetch(job)
     started = engine(site)
     site.wait_for("all test jobs", "select 1 where not exists (select 1 from ci_testjob where not fetched or testrun_id is null)", limit=600)
-    seconds = float(site.rows("select extract(epoch from max(fetched_at) - min(fetched_at)) from ci_testjob")[0][0])
+    seconds = float(site.database.rows("select extract(epoch from max(fetched_at) - min(fetched_at)) as s from ci_testjob")[0]["s"])
     print(f"fetch {engine.__name__}: {(count - 1) / seconds:.1f} test jobs/s ({count} in {seconds:.1f} s)", flush=True)
     return started
 
@@ -60,7 +60,7 @@ def one_cts(site, engine, archive, count):
     site.fetch(testjob)
     site.wait_for("the test job", "select 1 from ci_testjob where fetched and job_status = 'Complete'", limit=1800)
     seconds = time.monotonic() - begun
-    tests = site.rows("select count(*) from core_test")[0][0]
+    tests = site.database.rows("select count(*) as n from core_test")[0]["n"]
     print(f"cts {engine.__name__}: {seconds:.1f} s for {tests} tests, peaks {peak(site.processes)} MiB", flush=True)
     rest.kill()
     lava.close()

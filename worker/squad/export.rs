@@ -6,6 +6,7 @@ use super::Squad;
 use super::files::Writing;
 use crate::handler::Context;
 use crate::store::{FileView, Op, StagedMetric, StagedTest};
+use crate::testjob::stage::Progress;
 
 /// Facts that our backends add for our own use.
 const OURS: [&str; 3] = [
@@ -46,6 +47,25 @@ impl Squad {
             copy(context, &log, &mut writing, true).await?;
         }
         writing.end().await?;
+        Ok(())
+    }
+
+    /// Makes the names of many tests known ahead, in steps, so that the transaction that shows them stays short.
+    pub(super) async fn names(&self, context: &Context, progress: &Progress) -> anyhow::Result<()> {
+        /// Fewer are not worth a commit of their own.
+        const STEP: i64 = 20_000;
+        let (mut after, rows) = (0, progress.rows());
+        while rows > STEP && after < rows {
+            let upto = after + STEP;
+            context
+                .write(vec![context.store().squad_names(
+                    progress.run,
+                    after,
+                    upto,
+                )?])
+                .await?;
+            after = upto;
+        }
         Ok(())
     }
 

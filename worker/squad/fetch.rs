@@ -230,6 +230,7 @@ async fn run(work: Work, task: &Task) -> anyhow::Result<Outcome> {
         }
     };
     context.save_with(&progress, rest).await?;
+    squad.names(context, &progress).await?;
     work.publish(place, testrun, summary, counts).await
 }
 

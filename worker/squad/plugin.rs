@@ -97,6 +97,7 @@ pub(super) async fn run(
     let (mut with, counts) = match found {
         Ok(Some((progress, rest, counts))) => {
             context.save_with(&progress, rest).await?;
+            squad.names(&context, &progress).await?;
             let files = squad.attachments(&context, run).await?;
             (files.into_iter().collect::<Vec<_>>(), counts)
         }

@@ -244,6 +244,16 @@ impl Store {
         Op::new(sql!("squad/file_length"), &rows)
     }
 
+    /// Makes the names of the tests in rows `after` to `upto` of a run known to SQUAD, ahead of the tests themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if a value cannot be written as JSON.
+    pub fn squad_names(&self, run: i64, after: i64, upto: i64) -> Result<Op, StoreError> {
+        let row = json!({ "run": run, "after": after, "upto": upto });
+        Op::one(sql!("squad/names_ahead"), &row)
+    }
+
     /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
     /// the last part, else nothing. `messages` are published then; the text `@testrun` in them becomes the test run's number.
     ///

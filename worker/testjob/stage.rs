@@ -81,6 +81,11 @@ impl Progress {
         }
     }
 
+    /// How many rows are staged.
+    pub fn rows(&self) -> i64 {
+        self.rows
+    }
+
     /// Removes what an earlier beginning left, a bounded piece in each transaction.
     async fn clean(&mut self, context: &Context) -> Result<(), Stop> {
         if !self.unclean {

@@ -9,10 +9,13 @@ with due as (
     '^' || replace(regexp_replace(k.test_name, '([^[:alnum:]_*/])', '\\\1', 'g'), '*', '.*?') as pattern
   from due join public.core_knownissue_environments l on l.environment_id = due.environment_id
   join public.core_knownissue k on k.id = l.knownissue_id and k.active
+), twice as materialized (
+  select s.run, s.suite, s.name, max(s.seq) as last
+  from due join runs p on p.testjob = due.testjob and p.generation = due.generation and due.completed = 1 and p.part = 'fetch'
+  join staged_tests s on s.run = p.id group by s.run, s.suite, s.name having count(*) > 1
 ), named as (
   select due.*, p.part, s.run, s.seq, s.suite, s.name, s.result, s.log,
-    case when s.suite = '/' then s.name else s.suite || '/' || s.name end as full_name,
-    case when p.part = 'fetch' then lead(s.seq) over (partition by s.run, s.suite, s.name order by s.seq) end as later
+    case when s.suite = '/' then s.name else s.suite || '/' || s.name end as full_name
   from due join runs p on p.testjob = due.testjob and p.generation = due.generation and (due.completed = 1 or p.part <> 'fetch')
   join staged_tests s on s.run = p.id
 )
@@ -24,5 +27,4 @@ select case n.result when 'pass' then true when 'skip' then null else false end,
 from named n
 join public.core_suite u on u.project_id = n.target_id and u.slug = n.suite
 join public.core_suitemetadata m on m.kind = 'test' and m.suite = n.suite and m.name = n.name
-where n.later is null
-order by n.run, n.seq
+where not exists (select 1 from twice where twice.run = n.run and twice.suite = n.suite and twice.name = n.name and twice.last > n.seq)
