@@ -198,6 +198,18 @@ impl Broker {
         }
     }
 
+    /// How many messages wait on a queue, and how many consumers it has (the embedded broker counts none).
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] if the broker is away or knows no such queue.
+    pub async fn standing(&self, queue: &str) -> Result<(u64, u64), BrokerError> {
+        match self {
+            Self::Embedded(broker) => Ok((broker.depth(queue).await?, 0)),
+            Self::Rabbit(broker) => broker.standing(queue).await,
+        }
+    }
+
     /// How many messages wait on a queue.
     ///
     /// # Errors
@@ -206,7 +218,7 @@ impl Broker {
     pub async fn depth(&self, queue: &str) -> Result<u64, BrokerError> {
         match self {
             Self::Embedded(broker) => broker.depth(queue).await,
-            Self::Rabbit(broker) => broker.depth(queue).await,
+            Self::Rabbit(broker) => Ok(broker.standing(queue).await?.0),
         }
     }
 

@@ -26,6 +26,7 @@ mod migrate;
 mod run;
 mod show;
 mod signals;
+mod squad;
 mod task;
 mod testjob;
 mod worker;
@@ -61,6 +62,9 @@ enum Verb {
     /// Shows workers
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// Looks after the SQUAD installation whose test jobs these are
+    #[command(subcommand)]
+    Squad(squad::Verb),
     /// Empties a node, a pod or a pool of a Kubernetes cluster of work, and never by force
     #[command(subcommand)]
     Drain(drain::Verb),
@@ -121,6 +125,7 @@ async fn verb(arguments: Arguments) -> Answer {
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,
         Verb::Task(verb) => task::run(load(config)?, verb).await,
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
+        Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,
         Verb::Config(verb) => config::run(load(config)?, verb),
     }

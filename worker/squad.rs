@@ -23,6 +23,7 @@ use crate::testjob::backend::lava::{Lava, LavaConfig};
 use crate::testjob::backend::tuxsuite::{TuxSuite, TuxSuiteConfig};
 use crate::testjob::backend::{BROWSER_LINKS, Backend, BackendError, Settings};
 
+pub mod doctor;
 mod export;
 mod fake;
 mod fetch;

@@ -27,6 +27,7 @@ mod schema;
 pub(crate) mod sql;
 mod sqlite;
 mod squad;
+mod squad_repair;
 mod sweep;
 mod tasks;
 mod testjobs;
@@ -42,6 +43,7 @@ pub use published::{
 };
 pub use schema::{SchemaState, VERSION};
 pub use squad::{Said, SquadJob, StagedMetric, StagedTest, Untold};
+pub use squad_repair::{Loose, SquadColumn, SquadProject, StuckJob};
 pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
 pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};
 pub use workers::{Fence, Held, Member, WorkerView};

@@ -36,7 +36,7 @@ class InPlaceOfSquad:
             worker.stop()
 
 
-def configuration(site):
+def configuration(site, slots=1):
     """What an operator of SQUAD writes for Longshore."""
     return f"""
 [store]
@@ -58,12 +58,12 @@ listen = "127.0.0.1:0"
 [pools.fetch]
 kind = "elastic"
 queues = ["{FETCH}"]
-slots = 1
+slots = {slots}
 
 [pools.postprocess]
 kind = "pinned"
 queues = ["{POSTPROCESS}", "longshore_postprocess"]
-slots = 1
+slots = {slots}
 """
 
 

@@ -58,3 +58,12 @@ def migrate(site, config):
     path = site.folder / "migrate.toml"
     path.write_text(config)
     subprocess.run([PROGRAM, "migrate", "--config", path], check=True, env={"PATH": os.environ["PATH"]})
+
+
+def longshore(site, config, *arguments):
+    """A verb of the command line; returns how it ended."""
+    path = site.folder / "verb.toml"
+    path.write_text(config)
+    return subprocess.run(
+        [PROGRAM, *arguments, "--config", path], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60
+    )

@@ -258,7 +258,7 @@ impl Rabbit {
         refused.into_values().next().map_or(Ok(()), Err)
     }
 
-    pub(super) async fn depth(&self, queue: &str) -> Result<u64, BrokerError> {
+    pub(super) async fn standing(&self, queue: &str) -> Result<(u64, u64), BrokerError> {
         let channel = {
             let _made = self.publisher(&HashSet::new()).await?;
             let slot = self.publisher.lock().await;
@@ -274,9 +274,12 @@ impl Rabbit {
         let found =
             limited(channel.queue_declare(queue_name(queue)?, options, FieldTable::default()))
                 .await?;
-        let depth = u64::from(found.message_count());
+        let standing = (
+            u64::from(found.message_count()),
+            u64::from(found.consumer_count()),
+        );
         let _ended = limited(channel.close(200, "done".into())).await;
-        Ok(depth)
+        Ok(standing)
     }
 
     pub(super) fn consume(

@@ -108,6 +108,11 @@ pub(super) fn native(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether it is known what a plugin hooks into.
+pub(super) fn is_known(config: &config::Squad, name: &str) -> bool {
+    native(name).is_some() || hook(config, name).is_some()
+}
+
 fn hook(config: &config::Squad, name: &str) -> Option<Hook> {
     let own = config.plugins.get(name).copied();
     own.or_else(|| {

@@ -1,0 +1,363 @@
+//! `longshore squad`: what is wrong with a SQUAD installation, and the repair of what deaths left.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::show::{ago, cell, json, table};
+use super::{Answer, Failure, open_broker, open_store, print};
+use crate::broker::Broker;
+use crate::clock::Millis;
+use crate::config::{Config, ResultStore};
+use crate::outbox;
+use crate::pool;
+use crate::squad::doctor::{self, Cause, Finding};
+use crate::store::{Loose, Store, StuckJob};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Verb {
+    /// Says what is wrong with the SQUAD that the configuration names; changes nothing
+    Doctor {
+        /// A test job that is being finished for longer is stuck
+        #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
+        older_than: Duration,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Repairs test jobs that earlier crashes left behind, and removes what belongs to none
+    Unstick {
+        /// A test job that is being finished for longer is stuck
+        #[arg(long, value_parser = humantime::parse_duration, default_value = "1h")]
+        older_than: Duration,
+        /// Only says what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Something needs somebody.
+const FINDINGS: u8 = 3;
+
+#[derive(Serialize)]
+struct Queue {
+    queue: String,
+    messages: Option<u64>,
+    consumers: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Stuck<'a> {
+    #[serde(flatten)]
+    job: &'a StuckJob,
+    cause: Cause,
+    repair: &'static str,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    migrations: Vec<(String, String)>,
+    queues: Vec<Queue>,
+    stuck: Vec<Stuck<'a>>,
+    loose: Loose,
+    findings: Vec<Finding>,
+}
+
+pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
+    if config.testjobs.store != ResultStore::Squad {
+        return Err(Failure::Wrong(
+            "the configuration names no SQUAD: write store = \"squad\" in [testjobs]".to_owned(),
+        ));
+    }
+    let store = open_store(&config)?;
+    store.anchor_clock().await?;
+    let answer = match verb {
+        Verb::Doctor { older_than, json } => examine(&config, &store, older_than, json).await,
+        Verb::Unstick {
+            older_than,
+            dry_run,
+        } => unstick(&config, &store, older_than, dry_run).await,
+    };
+    store.close().await;
+    answer
+}
+
+fn before(store: &Store, age: Duration) -> Millis {
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    store.clock().now().saturating_sub(age)
+}
+
+async fn examine(config: &Config, store: &Store, older_than: Duration, as_json: bool) -> Answer {
+    let tables = doctor::tables();
+    let mut findings = doctor::schema(&store.squad_columns(&tables).await?);
+    if findings.iter().any(|finding| finding.fatal) {
+        // Nothing else can be asked of a schema that is not SQUAD's.
+        return show(
+            &Report {
+                migrations: Vec::new(),
+                queues: Vec::new(),
+                stuck: Vec::new(),
+                loose: Loose::default(),
+                findings,
+            },
+            store,
+            as_json,
+        );
+    }
+    if let Err(error) = store.check_schema().await {
+        findings.push(Finding {
+            about: "schema".into(),
+            what: error.to_string(),
+            mend: "longshore migrate".into(),
+            fatal: true,
+        });
+        return show(
+            &Report {
+                migrations: Vec::new(),
+                queues: Vec::new(),
+                stuck: Vec::new(),
+                loose: Loose::default(),
+                findings,
+            },
+            store,
+            as_json,
+        );
+    }
+    let migrations = store.squad_migrations().await?;
+    findings.extend(doctor::version(&migrations));
+    for project in store.squad_projects().await? {
+        findings.extend(doctor::plugins(config, &project.project, &project.plugins));
+    }
+    for (name, kind) in store.squad_backends().await? {
+        if !doctor::knows_backend(&kind) {
+            let what = format!(
+                "backend {name} is of the kind {kind:?}: its fetches are passed on to SQUAD's workers on {}",
+                config.squad.python_queue
+            );
+            findings.push(Finding {
+                about: "backends".into(),
+                what,
+                mend: "nothing, if they have that kind".into(),
+                fatal: false,
+            });
+        }
+    }
+    findings.extend(storage(config).await);
+    let broker = open_broker(config, store, &pool::member_id("squad"));
+    let queues = queues(config, &broker).await;
+    broker.close().await;
+    findings.extend(queues.iter().filter_map(|queue| unserved(config, queue)));
+    let stuck = store.squad_stuck(before(store, older_than)).await?;
+    let loose = store.squad_loose().await?;
+    if !stuck.is_empty() || loose.runs + loose.scratch > 0 {
+        let what = format!(
+            "{} test jobs are stuck, {} test runs and {} scratch rows belong to none",
+            stuck.len(),
+            loose.runs,
+            loose.scratch
+        );
+        findings.push(Finding {
+            about: "test jobs".into(),
+            what,
+            mend: "longshore squad unstick".into(),
+            fatal: false,
+        });
+    }
+    let stuck = stuck
+        .iter()
+        .map(|job| Stuck {
+            job,
+            cause: Cause::of(job),
+            repair: Cause::of(job).repair(),
+        })
+        .collect();
+    show(
+        &Report {
+            migrations,
+            queues,
+            stuck,
+            loose,
+            findings,
+        },
+        store,
+        as_json,
+    )
+}
+
+/// Whether files can be put where SQUAD looks for them.
+async fn storage(config: &Config) -> Option<Finding> {
+    let storage = config.squad.storage.as_deref()?;
+    let probe = storage.join(format!(".longshore-{}", std::process::id()));
+    let written = tokio::fs::write(&probe, b"").await;
+    // It may not be there.
+    let _gone = tokio::fs::remove_file(&probe).await;
+    let error = written.err()?;
+    Some(Finding {
+        about: "storage".into(),
+        what: format!("no file can be written into {}: {error}", storage.display()),
+        mend: "mount SQUAD's storage there, writable for Longshore's user".into(),
+        fatal: true,
+    })
+}
+
+async fn queues(config: &Config, broker: &Broker) -> Vec<Queue> {
+    let mut names = config
+        .pools
+        .values()
+        .flat_map(|pool| pool.queues.clone())
+        .collect::<Vec<_>>();
+    names.extend([
+        config.squad.postprocess_queue.clone(),
+        config.squad.python_queue.clone(),
+        config.squad.testrun_queue.clone(),
+    ]);
+    names.sort();
+    names.dedup();
+    let mut found = Vec::new();
+    for queue in names {
+        let standing = broker.standing(&queue).await.ok();
+        found.push(Queue {
+            messages: standing.map(|(messages, _)| messages),
+            consumers: standing.map(|(_, consumers)| consumers),
+            queue,
+        });
+    }
+    found
+}
+
+fn unserved(config: &Config, queue: &Queue) -> Option<Finding> {
+    let python = [&config.squad.python_queue, &config.squad.testrun_queue].contains(&&queue.queue);
+    let (what, mend) = match (queue.consumers, python) {
+        (None, _) => (
+            format!("queue {} is not there", queue.queue),
+            "start whoever takes from it: Longshore's pools, or SQUAD's workers",
+        ),
+        (Some(0), true) => (
+            format!(
+                "nobody takes from queue {}: builds are not finished, nobody is notified",
+                queue.queue
+            ),
+            "start one of SQUAD's own workers for it",
+        ),
+        (Some(0), false) => (
+            format!("nobody takes from queue {}", queue.queue),
+            "start the Longshore pool that has it",
+        ),
+        (Some(_), _) => return None,
+    };
+    Some(Finding {
+        about: "queues".into(),
+        what,
+        mend: mend.into(),
+        fatal: false,
+    })
+}
+
+fn show(report: &Report<'_>, store: &Store, as_json: bool) -> Answer {
+    let code = if report.findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FINDINGS)
+    };
+    if as_json {
+        print(&json(report)?);
+        return Ok(code);
+    }
+    for (app, name) in &report.migrations {
+        print(&format!("SQUAD's {app}: {name}"));
+    }
+    if !report.queues.is_empty() {
+        let mut rows = table(&["queue", "messages", "consumers"]);
+        for Queue {
+            queue,
+            messages,
+            consumers,
+        } in &report.queues
+        {
+            let number = |number: &Option<u64>| {
+                number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+            };
+            rows.add_row([queue.clone(), number(messages), number(consumers)]);
+        }
+        print(&format!("\n{rows}"));
+    }
+    if !report.stuck.is_empty() {
+        let jobs = report.stuck.iter().map(|stuck| stuck.job);
+        print(&format!("\n{}", stuck_table(jobs, store.clock().now())));
+    }
+    print("");
+    for Finding {
+        about, what, mend, ..
+    } in &report.findings
+    {
+        print(&format!("{about}: {what}\n  → {mend}"));
+    }
+    if report.findings.is_empty() {
+        print("nothing is wrong");
+    }
+    Ok(code)
+}
+
+fn stuck_table<'a>(jobs: impl Iterator<Item = &'a StuckJob>, now: Millis) -> comfy_table::Table {
+    let mut rows = table(&[
+        "testjob", "project", "build", "job", "since", "cause", "repair",
+    ]);
+    for job in jobs {
+        let cause = Cause::of(job);
+        rows.add_row([
+            job.pk.to_string(),
+            job.project.clone(),
+            cell(job.build.as_deref()),
+            cell(job.job_id.as_deref()),
+            ago(job.fetched_at, now),
+            cause.text().to_owned(),
+            cause.repair().to_owned(),
+        ]);
+    }
+    rows
+}
+
+async fn unstick(config: &Config, store: &Store, older_than: Duration, dry_run: bool) -> Answer {
+    store.check_schema().await?;
+    let before = before(store, older_than);
+    let (stuck, loose) = (store.squad_stuck(before).await?, store.squad_loose().await?);
+    let now = store.clock().now();
+    if !stuck.is_empty() {
+        print(&stuck_table(stuck.iter(), now).to_string());
+    }
+    let (tell, again): (Vec<_>, Vec<_>) = stuck
+        .iter()
+        .partition(|job| Cause::of(job) == Cause::NeverTold);
+    let summary = format!(
+        "{} to collect anew, {} to tell of; {} test runs and {} scratch rows that belong to no test job",
+        again.len(),
+        tell.len(),
+        loose.runs,
+        loose.scratch
+    );
+    if dry_run {
+        print(&format!("{summary}\nnothing was changed (--dry-run)"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let messages = stuck
+        .iter()
+        .map(|job| doctor::repair(config, job, now))
+        .collect::<Vec<_>>();
+    let pks = |jobs: &[&StuckJob]| jobs.iter().map(|job| job.pk).collect::<Vec<_>>();
+    let rings = store
+        .squad_unstick(&pks(&again), &pks(&tell), before, &messages)
+        .await?;
+    let broker = open_broker(config, store, &pool::member_id("squad"));
+    let sent = outbox::publish(store, &broker, &rings).await;
+    broker.close().await;
+    print(&summary);
+    if sent < rings.len() {
+        print(&format!(
+            "{} messages are committed and wait for the broker; a worker sends them",
+            rings.len() - sent
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
