@@ -38,13 +38,17 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("testjob", &["config", "crash", "handler", "store", "task"]),
+    (
+        "squad",
+        &["clock", "config", "handler", "store", "task", "testjob"],
+    ),
     ("lab", &["testjob"]),
     ("http", &["pool"]),
     (
         "cli",
         &[
             "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox", "pool",
-            "store", "task", "testjob",
+            "squad", "store", "task", "testjob",
         ],
     ),
     ("main", &[]),
@@ -186,9 +190,15 @@ fn a_crate_is_named_only_where_the_table_allows() {
 fn each_statement_is_used_once_and_says_why() {
     let sources = sources();
     let mut statements = 0;
-    for entry in std::fs::read_dir(worker().join("store/sql")).unwrap() {
+    let folder = worker().join("store/sql");
+    let of_squad = std::fs::read_dir(folder.join("squad")).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap().chain(of_squad) {
         let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            continue;
+        }
+        let name = path.strip_prefix(&folder).unwrap().with_extension("");
+        let name = name.to_str().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("-- "), "{name}.sql begins with no comment");
         let used: usize = sources
