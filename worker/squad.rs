@@ -44,6 +44,10 @@ const SUBTASKS: &str = "squad.ci.tasks.postprocess_testjob_subtasks";
 const UPDATE_STATUS: &str = "squad.ci.tasks.update_testjob_status";
 /// SQUAD's task that runs the plugins of a test run.
 const POSTPROCESS_TESTRUN: &str = "squad.core.tasks.postprocess_test_run";
+/// SQUAD's task that submits a test job.
+const SUBMIT: &str = "squad.ci.tasks.submit";
+/// SQUAD's task that writes to the administrators of a project.
+const MAIL: &str = "squad.ci.tasks.send_testjob_resubmit_admin_email";
 /// What else stands on its queues and only Python can do: parts of a chord that Python began, the end of a test job.
 const PYTHON: [&str; 3] = [
     "tradefed.tasks.create_testcase_tests",

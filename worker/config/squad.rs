@@ -38,6 +38,8 @@ pub struct Squad {
     pub python_queue: String,
     /// The queue of SQUAD's task `squad.core.tasks.postprocess_test_run`. Default `core_postprocess`.
     pub testrun_queue: String,
+    /// The queue of SQUAD's tasks that submit test jobs and write mail. Default `ci_quick`.
+    pub quick_queue: String,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
 }
@@ -73,6 +75,7 @@ impl Squad {
         let postprocess_queue = queue("postprocess_queue", "longshore_postprocess");
         let python_queue = queue("python_queue", "celery");
         let testrun_queue = queue("testrun_queue", "core_postprocess");
+        let quick_queue = queue("quick_queue", "ci_quick");
         let storage = section.path("storage");
         let plugins = section.table("plugins", |section| {
             section
@@ -101,6 +104,7 @@ impl Squad {
             postprocess_queue,
             python_queue,
             testrun_queue,
+            quick_queue,
             plugins,
         }
     }

@@ -20,6 +20,11 @@ use crate::testjob::stage::{Progress, Staged, stage};
 /// The backend's name of SQUAD's test jobs in our own table.
 const BACKEND: &str = "squad";
 
+/// A setting: what LAVA says of failures after which a test job is submitted again, as regular expressions.
+const ERRORS: &str = "CI_LAVA_INFRA_ERROR_MESSAGES";
+/// A setting: whether administrators get mail of that; on unless it says no.
+const MAIL_SETTING: &str = "CI_LAVA_SEND_ADMIN_EMAIL";
+
 /// What is done with what is collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
@@ -37,6 +42,7 @@ struct Work {
     job_id: String,
     mode: Mode,
     plan: Plan,
+    settings: Settings,
 }
 
 fn ended(why: &str) -> anyhow::Result<Outcome> {
@@ -78,6 +84,7 @@ pub(super) async fn fetch(
             job_id,
             mode: Mode::Fetch { clean },
             plan,
+            settings: Settings::default(),
         },
         &task,
     )
@@ -159,26 +166,26 @@ async fn add(
             job_id,
             mode,
             plan,
+            settings: Settings::default(),
         },
         &task,
     )
     .await
 }
 
-async fn run(work: Work, task: &Task) -> anyhow::Result<Outcome> {
+async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
     debug_assert_eq!(work.squad.config.testjobs.store, ResultStore::Squad);
-    let Work {
-        squad,
-        context,
-        job,
-        ..
-    } = &work;
-    let (backend, settings) = match squad.backend(job) {
+    let (backend, settings) = match work.squad.backend(&work.job) {
         Ok(Some(found)) => found,
         // Only Python knows how to talk to it.
-        Ok(None) => return pass_on(squad, task, context),
+        Ok(None) => return pass_on(&work.squad, task, &work.context),
         Err(error) => return work.failed(error).await,
     };
+    let tries_again = work.job.kind == "lava" && settings.get(ERRORS).is_some();
+    let wants_mail = settings.get(MAIL_SETTING).is_none() || settings.is_on(MAIL_SETTING);
+    work.plan.successor = tries_again.then_some(wants_mail);
+    work.settings = settings.clone();
+    let Work { squad, context, .. } = &work;
     let (progress, testrun) = match work.begin(task).await? {
         (
             Begun::Run {
@@ -386,6 +393,31 @@ impl Work {
         })
     }
 
+    /// Whether the project wants a test job that failed like this submitted again: SQUAD's rule for LAVA.
+    fn is_to_be_resubmitted(&self, summary: &Summary) -> bool {
+        /// After so many successors it is left alone.
+        const MOST: i64 = 3;
+        let Some(failure) = &summary.failure else {
+            return false;
+        };
+        let text = |key: &str| failure.get(key).and_then(Value::as_str).unwrap_or_default();
+        let wanted = self.settings.get(ERRORS);
+        let mut patterns = wanted
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        self.job.kind == "lava"
+            && self.job.resubmitted_count < MOST
+            && matches!(text("error_type"), "Infrastructure" | "Job" | "Test")
+            && patterns.any(|pattern| {
+                let pattern = regex::RegexBuilder::new(pattern)
+                    .case_insensitive(true)
+                    .build();
+                pattern.is_ok_and(|pattern| pattern.is_match(text("error_msg")))
+            })
+    }
+
     async fn said(&self, run: i64, summary: &Summary, completed: bool) -> anyhow::Result<Said> {
         let store = self.context.store();
         let facts = self.context.patiently(|| store.staged_facts(run)).await?;
@@ -400,6 +432,7 @@ impl Work {
             environment: summary.environment.clone(),
             started_at,
             ended_at,
+            resubmit: i32::from(self.is_to_be_resubmitted(summary)),
         })
     }
 
@@ -420,5 +453,6 @@ impl Work {
             .with("status", status)
             .with("testrun", self.plan.testrun)
             .with("python", self.plan.testjob)
+            .with("mail", self.plan.successor)
     }
 }

@@ -5,7 +5,7 @@ use crate::store::SquadJob;
 use crate::task::Task;
 use crate::testjob::plugin::{KERNEL_LOG, TRADEFED};
 
-use super::{POSTPROCESS, POSTPROCESS_TESTRUN, UPDATE_STATUS};
+use super::{MAIL, POSTPROCESS, POSTPROCESS_TESTRUN, SUBMIT, UPDATE_STATUS};
 
 /// SQUAD's name of the plugin that is `kernel-log` here.
 const LOG_PARSER: &str = "linux_log_parser";
@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) testrun: bool,
     /// Python is to run the plugins of the test job, and end it.
     pub(super) testjob: bool,
+    /// A successor may be submitted in the test job's place: whether its administrators get mail of that.
+    pub(super) successor: Option<bool>,
 }
 
 impl Plan {
@@ -61,7 +63,8 @@ impl Plan {
         plan
     }
 
-    /// What SQUAD's workers are told once everything that is run here is shown. `@testrun` becomes its number.
+    /// What SQUAD's workers are told once everything that is run here is shown. `@testrun` becomes its number,
+    /// `@successor` that of the test job that is submitted in its place.
     pub(super) fn messages(
         &self,
         config: &config::Squad,
@@ -90,6 +93,16 @@ impl Plan {
             UPDATE_STATUS
         };
         say(end, &config.python_queue, vec![pk.into(), status.into()]);
+        if let Some(mail) = self.successor {
+            say(SUBMIT, &config.quick_queue, vec!["@successor".into()]);
+            if mail {
+                say(
+                    MAIL,
+                    &config.quick_queue,
+                    vec![pk.into(), "@successor".into()],
+                );
+            }
+        }
         messages
     }
 }

@@ -53,6 +53,7 @@ impl Order {
                 native: Vec::new(),
                 testrun: flag("testrun", 5),
                 testjob: flag("python", 6),
+                successor: task.arg("mail", 7).and_then(Value::as_bool),
             },
         })
     }

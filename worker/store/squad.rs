@@ -22,6 +22,7 @@ pub struct SquadJob {
     pub job_id: Option<String>,
     pub fetched: bool,
     pub fetch_attempts: i64,
+    pub resubmitted_count: i64,
     pub job_status: Option<String>,
     pub testrun: Option<i64>,
     pub environment: String,
@@ -70,6 +71,8 @@ pub struct Said {
     pub started_at: Option<String>,
     /// ISO 8601.
     pub ended_at: Option<String>,
+    /// 1 if SQUAD is to submit it again.
+    pub resubmit: i32,
 }
 
 /// A staged test.
@@ -255,7 +258,8 @@ impl Store {
     }
 
     /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
-    /// the last part, else nothing. `messages` are published then; the text `@testrun` in them becomes the test run's number.
+    /// the last part, else nothing. `messages` are published then; the text `@testrun` in them becomes the test run's number,
+    /// `@successor` that of the test job that is submitted in its place; those that have it go only if there is one.
     ///
     /// # Errors
     ///
@@ -266,7 +270,7 @@ impl Store {
         generation: i64,
         messages: &[Task],
     ) -> Result<Vec<Op>, StoreError> {
-        const STEPS: [Sql; 16] = [
+        const STEPS: [Sql; 17] = [
             sql!("squad/facts"),
             sql!("squad/replaced"),
             sql!("squad/names"),
@@ -282,6 +286,7 @@ impl Store {
             sql!("squad/attachments"),
             sql!("squad/testjob"),
             sql!("squad/build"),
+            sql!("squad/resubmitted"),
             sql!("squad/told"),
         ];
         let row = json!({ "testjob": testjob, "generation": generation });

@@ -14,6 +14,8 @@ create table squad_exports (
   environment text,
   started_at text,
   ended_at text,
+  resubmit bigint not null default 0,
+  resubmitted bigint,
   told_at bigint,
   primary key (testjob, generation)
 );

@@ -1,5 +1,5 @@
 -- A test job of SQUAD with what a fetch of it needs. Uses ci_testjob_pkey, ci_backend_pkey, core_project_pkey, core_group_pkey, core_build_pkey.
-select t.id as pk, t.job_id, t.fetched, t.fetch_attempts, t.job_status, t.testrun_id as testrun, t.environment, t.definition,
+select t.id as pk, t.job_id, t.fetched, t.fetch_attempts, t.job_status, t.testrun_id as testrun, t.environment, t.definition, t.resubmitted_count,
   t.target_build_id as build, bu.version, b.name as backend, b.url, b.username, b.token, b.implementation_type as kind, b.backend_settings,
   b.max_fetch_attempts, g.slug || '/' || p.slug as project, p.project_settings, p.enabled_plugins_list as plugins
 from {rows pk bigint} join public.ci_testjob t on t.id = i.pk
