@@ -206,7 +206,7 @@ class Installation:
         """Waits until `query` has rows, and returns them."""
         def there():
             for process in self.processes:
-                if process.child.poll() not in (None, 0, -15, -9):
+                if process.child.poll() not in (None, 0, -6, -9, -15):  # -6: at a crash point
                     process.expect_running()
             return self.database.rows(query, values)
 
