@@ -28,6 +28,7 @@ mod export;
 mod fake;
 mod fetch;
 mod files;
+mod links;
 mod plan;
 mod plugin;
 mod watch;

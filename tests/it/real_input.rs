@@ -201,12 +201,9 @@ async fn this_machines_own_kernel_log_is_kept_whole_and_searched(scene: Arc<Scen
         text.lines().count() > 10,
         "this is no kernel's log:\n{text}"
     );
-    let headline = "------------[ cut here ]------------|WARNING: |BUG: |kernel BUG at |Oops|Kernel panic - not syncing|\
-                    Internal error: |Unable to handle kernel |Unhandled fault: |invalid opcode: |: 0000 \\[#1\\]";
+    // The finding of any line: those in blocks have such lines too, but for their frames.
     let headline = Regex::new(
-        &headline
-            .replace("[ cut", "\\[ cut")
-            .replace("here ]", "here \\]"),
+        r"^.*\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? .*(?:WARNING:| kernel BUG at|BUG:|Oops(?: -|:)|Kernel panic - not syncing|Unhandled fault|invalid opcode:)",
     )
     .unwrap();
     let trouble = text

@@ -325,13 +325,16 @@ def but_for_defects(value):
     """A dump, of either kind, without what SQUAD 1.98 itself gets wrong, differently from run to run or for nobody's use:
 
     - which tests its known issues are linked to (`has_known_issues` is right),
-    - the metadata without a name that tradefed's plugin adds for each suite, again for each job,
+    - the metadata without a name that tradefed's plugin adds for each suite, again for each job: once, and with the name
+      that those of other suites have,
     - the attachment test_results.xml, which is empty when the plugin has extracted the tests from it;
 
     and its files of tests and metrics in one of the forms that SQUAD reads alike.
     """
     if isinstance(value, list):
-        return [but_for_defects(member) for member in value if not nameless(member)]
+        named = [[*member[:-1], "-"] for member in value if nameless(member)][:1]
+        kept = [member for member in value if not nameless(member)]
+        return [but_for_defects(member) for member in [new for new in named if new not in kept] + kept]
     if not isinstance(value, dict):
         return value
     kept = {name: but_for_defects(member) for name, member in value.items() if name != "metadata_id"}

@@ -47,6 +47,7 @@ store = "squad"
 
 [squad]
 storage = "{site.storage}"
+url = "{site.environment['SQUAD_BASE_URL']}"
 
 [broker]
 url = "{site.vhost.url}"

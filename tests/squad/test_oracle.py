@@ -1,11 +1,13 @@
 """What SQUAD has when nothing goes wrong at its own side, whoever fetches: SQUAD's workers or Longshore's pools.
 
-The facts hold for both; and all that SQUAD has is the same as after SQUAD's own workers, which by SQUAD compared with
+The facts hold for both; and all that SQUAD has is the same as after SQUAD's own workers, but for what `deliberate.py`
+lists, which by SQUAD compared with
 SQUAD also shows that the comparison itself does not hang on a run's ids, ports or moments.
 """
 
 import pytest
 
+from deliberate import unexpected
 from dump import api, but_for_defects, differences, dump
 from installation import Installation
 from lava import Lava
@@ -45,8 +47,10 @@ def outcome(request, template, tmp_path_factory):
 @pytest.mark.parametrize("scenario", [name for name in NAMES if name not in LOSSY])
 def test_the_same_as_by_squad(truth, outcome, scenario, view):
     ours, theirs = (but_for_defects(seen[scenario][view]) for seen in (outcome, truth))
-    assert differences(ours, theirs) == []
-    assert ours == theirs
+    found = differences(ours, theirs)
+    if outcome.engine == "longshore":
+        found = unexpected(scenario, found)
+    assert found == []
 
 
 # --- facts that do not come from a second run ---
@@ -170,7 +174,8 @@ def test_names_longer_than_the_column_are_dropped(outcome):
     _, _, run = only(outcome, "long_names")
     assert set(results(run)) == {"long|" + "n" * 256, "long|" + "é" * 256}
     assert [len(metric["metadata_name"]) for metric in run["metrics"]] == [256]
-    assert len(run["tests_file"]) == 3
+    # SQUAD writes the third into its file too, where nothing reads it
+    assert len(run["tests_file"]) == (3 if outcome.engine == "squad" else 2)
 
 
 def test_known_issues_of_the_environment_make_failures_expected(outcome):
@@ -203,7 +208,8 @@ def test_an_id_that_has_a_run_gets_no_second_one(outcome):
 def test_an_unknown_job_is_given_up_with_what_the_server_said(outcome):
     (job,) = outcome["no_such_job"]["tables"]["testjobs"]
     assert (job["fetched"], job["fetch_attempts"], job["job_status"]) == (True, 1, "Submitted")
-    assert job["failure"] == '{"detail": "Not found."}'
+    said = {"squad": '{"detail": "Not found."}', "longshore": "the server answered 404"}
+    assert job["failure"].endswith(said[outcome.engine])
 
 
 # What each fault of the server costs SQUAD: tests that it has, whether it gave up, and its log's length.

@@ -32,6 +32,9 @@ pub struct Squad {
     /// The folder of SQUAD's files, its `SQUAD_STORAGE_DIR`. Needed with `testjobs.store = "squad"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<PathBuf>,
+    /// The address of its web server, its `SQUAD_BASE_URL`: style sheets in result files are linked to its attachments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// The queue of native plugins; only Longshore takes from it. Default `longshore_postprocess`.
     pub postprocess_queue: String,
     /// The queue on which SQUAD's remaining workers take what only Python can do. Default `celery`.
@@ -77,6 +80,9 @@ impl Squad {
         let testrun_queue = queue("testrun_queue", "core_postprocess");
         let quick_queue = queue("quick_queue", "ci_quick");
         let storage = section.path("storage");
+        let url = section
+            .text("url")
+            .map(|url| url.trim_end_matches('/').to_owned());
         let plugins = section.table("plugins", |section| {
             section
                 .texts()
@@ -101,6 +107,7 @@ impl Squad {
         });
         Self {
             storage,
+            url,
             postprocess_queue,
             python_queue,
             testrun_queue,

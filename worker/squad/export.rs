@@ -16,7 +16,7 @@ const OURS: [&str; 3] = [
 ];
 
 /// The file that holds a test job's log, and the one with its definition, which SQUAD has already.
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 const DEFINITION: &str = "definition.yaml";
 
 /// A run whose rows are staged.

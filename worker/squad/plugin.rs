@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::export::LOG;
+use super::links::Links;
 use super::plan::Plan;
 use super::{Squad, pk, text};
 use crate::handler::{Context, Fatal, Outcome};
@@ -17,6 +19,9 @@ use crate::testjob::stage::{Progress, Staged, stage};
 
 /// The setting without which CTS results are kept as files only.
 const EXTRACT: &str = "PLUGINS_TRADEFED_EXTRACT_AGGREGATED";
+
+/// A test run with this suite is of a build: its log is no kernel's.
+const BUILD_SUITE: &str = "build";
 
 /// SQUAD's names of the files in CTS archives, where they differ from the archive's.
 const NAMES: [(&str, &str); 3] = [
@@ -105,7 +110,7 @@ pub(super) async fn run(
         Ok(None) => return Ok(Outcome::HandOff),
         // SQUAD's test jobs end whatever a plugin makes of them: what is wrong is shown on the test job.
         Err(error) => match error.downcast::<Fatal>() {
-            Ok(Fatal(reason)) => given_up(&context, &order, run, &reason).await?,
+            Ok(Fatal(reason)) => given_up(&squad, &context, &order, &job, run, &reason).await?,
             Err(other) => return Err(other),
         },
     };
@@ -155,9 +160,9 @@ async fn staged(
             let (work, settings) = (work.clone(), settings.clone());
             async move {
                 if order.plugin == TRADEFED {
-                    cts(&work, job, &settings, &sink).await
+                    cts(squad, &work, job, &settings, &sink).await
                 } else {
-                    kernel_log_task::run(&work, &sink).await
+                    kernel_log(&work, &sink).await
                 }
             }
         },
@@ -174,10 +179,12 @@ async fn staged(
     })
 }
 
-/// A plugin that cannot do its work leaves nothing but the reason.
+/// A plugin that cannot do its work leaves nothing but the reason, and where the results would have been.
 async fn given_up(
+    squad: &Squad,
     context: &Context,
     order: &Order,
+    job: &SquadJob,
     run: i64,
     reason: &str,
 ) -> anyhow::Result<(Vec<Op>, RunCounts)> {
@@ -194,7 +201,20 @@ async fn given_up(
         key: String::new(),
         value: text.clone(),
     };
-    let mut with = store.stage(run, 1, &[row])?;
+    let mut rows = vec![row];
+    if order.plugin == TRADEFED
+        && let Ok(Some((_, settings))) = squad.backend(job)
+        && let Some((prefix, _)) = definition(job, &settings)
+    {
+        let place = (order.testjob, order.generation);
+        let found = archive_of(context, place, prefix.as_deref()).await?;
+        rows.extend(found.map(|(_, reference)| StagedRow::Fact {
+            kind: "metadata",
+            key: results_url(job.job_id.as_deref().unwrap_or_default()),
+            value: Value::from(reference).to_string(),
+        }));
+    }
+    let mut with = store.stage(run, 1, &rows)?;
     with.push(store.squad_problem(order.testjob, order.generation, &text)?);
     let counts = RunCounts {
         problems: 1,
@@ -203,45 +223,108 @@ async fn given_up(
     Ok((with, counts))
 }
 
+/// Findings in the kernel's log, unless the test run is of a build.
+async fn kernel_log(work: &Job, sink: &Sink) -> anyhow::Result<()> {
+    let store = work.context.store();
+    let is_build = work
+        .context
+        .patiently(|| store.squad_has_suite(work.testjob, work.generation, BUILD_SUITE))
+        .await?;
+    if is_build {
+        return Ok(());
+    }
+    kernel_log_task::run(work, |name| name == LOG, sink).await
+}
+
+/// Where the archive is, as SQUAD's metadata calls it.
+fn results_url(job_id: &str) -> String {
+    format!("tradefed_results_url_{job_id}")
+}
+
+/// The suite and the address of the archive that the collection of a test job names.
+async fn archive_of(
+    context: &Context,
+    (testjob, generation): (i64, i64),
+    prefix: Option<&str>,
+) -> anyhow::Result<Option<(String, String)>> {
+    let store = context.store();
+    let facts = context
+        .patiently(|| store.fetched_facts(testjob, generation))
+        .await?;
+    Ok(facts
+        .iter()
+        .filter(|(key, _)| key == REFERENCES)
+        .find_map(|(_, value)| attachment(value, prefix)))
+}
+
+/// Where SQUAD shows the attachments of the test run, if the configuration says where SQUAD is.
+async fn attachments(squad: &Squad, work: &Job, job: &SquadJob) -> anyhow::Result<Option<String>> {
+    let Some(url) = &squad.config.squad.url else {
+        return Ok(None);
+    };
+    let store = work.context.store();
+    let testrun = work
+        .context
+        .patiently(|| store.squad_testrun(work.testjob, work.generation))
+        .await?;
+    let version = job.version.as_deref().unwrap_or_default();
+    Ok(testrun.map(|testrun| {
+        format!(
+            "{url}/{}/build/{version}/attachments/testrun/{testrun}",
+            job.project
+        )
+    }))
+}
+
 /// CTS and VTS results, as SQUAD's plugin of that name takes them: from the one test definition that runs tradefed.
-async fn cts(work: &Job, job: &SquadJob, settings: &Settings, sink: &Sink) -> anyhow::Result<()> {
+async fn cts(
+    squad: &Squad,
+    work: &Job,
+    job: &SquadJob,
+    settings: &Settings,
+    sink: &Sink,
+) -> anyhow::Result<()> {
     let Some((prefix, extract)) = definition(job, settings) else {
         let text = "tradefed: not exactly one tradefed.yaml in the definition";
         return send(sink, Item::Problem(text.into())).await;
     };
-    let store = work.context.store();
-    let facts = work
-        .context
-        .patiently(|| store.fetched_facts(work.testjob, work.generation))
-        .await?;
-    let reference = facts
-        .iter()
-        .filter(|(key, _)| key == REFERENCES)
-        .find_map(|(_, value)| attachment(value, prefix.as_deref()));
-    let Some((suite, reference)) = reference else {
+    let place = (work.testjob, work.generation);
+    let found = archive_of(&work.context, place, prefix.as_deref()).await?;
+    let Some((suite, reference)) = found else {
         let text = "tradefed: no test of the test job names an attachment";
         return send(sink, Item::Problem(text.into())).await;
     };
-    let key = format!("tradefed_results_url_{}", work.id);
+    let key = results_url(&work.id);
     send(sink, Item::Metadata(key, reference.as_str().into())).await?;
+    let attachments = attachments(squad, work, job).await?;
     let (all, mut items) = mpsc::channel(64);
     let pick = async {
+        let mut links = Links::new(attachments);
         while let Some(item) = items.recv().await {
+            if let Some(rest) = links.end(&item)
+                && sink.send(Item::Data(rest)).await.is_err()
+            {
+                break;
+            }
             let item = match item {
                 Item::Test(_) if !extract => continue,
                 // SQUAD keeps the address alone.
                 Item::Metadata(..) => continue,
-                Item::File { name, mimetype } => Item::File {
-                    name: squads(name),
-                    mimetype,
-                },
-                other @ (Item::Test(_) | Item::Metric(_) | Item::Data(_) | Item::Problem(_)) => {
-                    other
+                Item::File { name, mimetype } => {
+                    links.begin(&name);
+                    let name = squads(name);
+                    Item::File { name, mimetype }
                 }
+                Item::Data(data) => Item::Data(links.data(data)),
+                other @ (Item::Test(_) | Item::Metric(_) | Item::Problem(_)) => other,
             };
             if sink.send(item).await.is_err() {
-                break;
+                return;
             }
+        }
+        if let Some(rest) = links.rest() {
+            // A closed sink is told by whoever sends next.
+            let _closed = sink.send(Item::Data(rest)).await;
         }
     };
     let suite = prefix.unwrap_or(suite);
@@ -257,13 +340,14 @@ async fn cts(work: &Job, job: &SquadJob, settings: &Settings, sink: &Sink) -> an
 /// The archive itself, which SQUAD keeps too.
 async fn archive(work: &Job, reference: &str, sink: &Sink) -> anyhow::Result<()> {
     use tokio::io::AsyncReadExt;
-    let name = tradefed::archive_name(reference).to_owned();
+    let name = archive_name(reference);
     let mut download = work
         .backend
         .open(&work.id, reference)
         .await
         .map_err(crate::testjob::fetch::failure)?;
-    let mimetype = "application/x-tar".to_owned();
+    let mimetype = download.media_type.take();
+    let mimetype = mimetype.unwrap_or_else(|| "application/x-tar".to_owned());
     send(sink, Item::File { name, mimetype }).await?;
     let mut buffer = vec![0; crate::testjob::item::DATA_CHUNK];
     loop {
@@ -319,4 +403,50 @@ fn attachment(references: &str, part: Option<&str>) -> Option<(String, String)> 
 fn squads(name: String) -> String {
     let renamed = NAMES.iter().find(|(own, _)| *own == name);
     renamed.map_or(name, |(_, theirs)| (*theirs).to_owned())
+}
+
+/// SQUAD's name of the archive: the end of its address, or what a parameter of it names.
+fn archive_name(reference: &str) -> String {
+    const ENDING: &str = "tar.xz";
+    let end = |text: &str| {
+        let head = text.strip_suffix(ENDING)?;
+        let kept = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '-');
+        let name = head.rfind(|letter| !kept(letter)).map_or(head, |at| {
+            head.get(at..)
+                .unwrap_or_default()
+                .trim_start_matches(|letter| !kept(letter))
+        });
+        (!name.is_empty()).then(|| format!("{name}{ENDING}"))
+    };
+    let url = url::Url::parse(reference).ok();
+    end(tradefed::archive_name(reference))
+        .or_else(|| {
+            let mut values = url.as_ref()?.query_pairs();
+            values.find_map(|(_, value)| end(&value).map(|_| value.into_owned()))
+        })
+        .unwrap_or_else(|| "tradefed.tar.gz".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_called_as_by_squad() {
+        for (reference, name) in [
+            (
+                "https://f/a/tradefed-output-2.tar.xz?x=1",
+                "tradefed-output-2.tar.xz",
+            ),
+            ("https://f/a/b%20c/x@output.tar.xz", "output.tar.xz"),
+            (
+                "https://s/api/testruns/7/attachments/?filename=out-7.tar.xz",
+                "out-7.tar.xz",
+            ),
+            ("https://f/results.zip", "tradefed.tar.gz"),
+            ("no address", "tradefed.tar.gz"),
+        ] {
+            assert_eq!(archive_name(reference), name, "{reference}");
+        }
+    }
 }

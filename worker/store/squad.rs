@@ -337,6 +337,41 @@ impl Store {
         ])
     }
 
+    /// The number of the test run that a collection of a test job is to become, or is added to.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn squad_testrun(
+        &self,
+        testjob: i64,
+        generation: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        #[derive(Deserialize)]
+        struct Row {
+            testrun: i64,
+        }
+        let row = json!({ "testjob": testjob, "generation": generation });
+        let found: Vec<Row> = self.read(sql!("squad/run_of"), &[row]).await?;
+        Ok(found.first().map(|row| row.testrun))
+    }
+
+    /// Whether a collection has a test of that suite.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn squad_has_suite(
+        &self,
+        testjob: i64,
+        generation: i64,
+        suite: &str,
+    ) -> Result<bool, StoreError> {
+        let row = json!({ "testjob": testjob, "generation": generation, "suite": suite });
+        let found: Vec<Value> = self.read(sql!("squad/has_suite"), &[row]).await?;
+        Ok(!found.is_empty())
+    }
+
     /// Whether a test run of SQUAD was written here.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 //! stores, never retries a whole collection (the task does) and never calls a short read a result.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 use url::Url;
 
 use crate::testjob::item::{Item, Sink};
@@ -107,7 +109,34 @@ pub(crate) fn yaml(text: &str) -> Value {
 pub const REFERENCES: &str = "references";
 
 /// A byte stream of a file that a test job refers to.
-pub type Download = Box<dyn AsyncRead + Send + Unpin>;
+pub struct Download {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// What the server says it is.
+    pub media_type: Option<String>,
+}
+
+impl Download {
+    /// What `reader` gives.
+    pub fn new(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        media_type: Option<String>,
+    ) -> Self {
+        Self {
+            reader: Box::new(reader),
+            media_type,
+        }
+    }
+}
+
+impl AsyncRead for Download {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, buffer)
+    }
+}
 
 /// A source of test jobs.
 #[async_trait]

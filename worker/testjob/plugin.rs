@@ -124,7 +124,7 @@ pub(super) async fn run(
         async move {
             match plugin.as_str() {
                 TRADEFED => tradefed::run(&job, &sink).await,
-                _ => kernel_log_task::run(&job, &sink).await,
+                _ => kernel_log_task::run(&job, kernel_log_task::is_log, &sink).await,
             }
         }
     })

@@ -29,7 +29,7 @@ const WARNED: [&str; 3] = [
     "made_up_net_transmit",
 ];
 /// What the plugin `kernel-log` calls such a warning.
-const FINDING: &str = "exception-warning-cpu-pid-at-drivers-made-up-c-";
+const FINDING: &str = "exception-warning-cpu-pid-at-driversmadeup-";
 
 /// How many results one part of a test job has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

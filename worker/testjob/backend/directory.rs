@@ -159,7 +159,7 @@ impl Backend for Directory {
             Place::Folder(root) => {
                 let place = root.join(path);
                 match tokio::fs::File::open(&place).await {
-                    Ok(file) => Ok(Box::new(file)),
+                    Ok(file) => Ok(Download::new(file, None)),
                     Err(error) => Err(io(id, &place, &error)),
                 }
             }

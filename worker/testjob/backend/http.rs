@@ -402,6 +402,7 @@ impl Body {
 
     /// As a reader, whose errors [`read_error`] explains.
     pub fn into_download(self) -> Download {
+        let media_type = media_type(&self.response).map(str::to_owned);
         let pieces = futures::stream::try_unfold(self, |mut body| async move {
             match body.chunk().await {
                 Ok(Some(chunk)) => Ok(Some((chunk, body))),
@@ -409,7 +410,7 @@ impl Body {
                 Err(error) => Err(io::Error::other(error)),
             }
         });
-        Box::new(StreamReader::new(Box::pin(pieces)))
+        Download::new(StreamReader::new(Box::pin(pieces)), media_type)
     }
 }
 

@@ -440,6 +440,13 @@ impl Collection<'_, '_> {
         for item in items {
             match item {
                 Yield::Ready(item) => self.out.send(item).await?,
+                // SQUAD has them by XML-RPC only, and a table for them that is as large as that.
+                Yield::WithLog(ranged)
+                    if self.rules.browser_links
+                        && matches!(self.lava.interface, Interface::Rest(_)) =>
+                {
+                    self.out.send(Item::Test(ranged.test)).await?;
+                }
                 Yield::WithLog(ranged) if self.ranged.len() < MAX_RANGED => {
                     self.ranged.push(ranged)
                 }

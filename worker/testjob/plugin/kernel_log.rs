@@ -5,89 +5,81 @@
 //! of the log, whatever the log says, and its memory is bounded (see Limits). The same log gives
 //! the same tests in the same order, however it is cut into pieces.
 //!
-//! # What is looked at
-//!
-//! Lines that carry a time stamp of the kernel, `[   12.345678]`, wherever in the line: after
-//! `<6>`, a prompt, or the prefix of syslog, and before a caller id (`[  T123]`, `[    C0]`) or the
-//! journal's `host kernel:`. The clock of `dmesg -T`, `[Thu Jan  1 00:00:12 1970]`, counts too.
-//! Escape sequences for colours are removed. Other lines (the tests' own output) are passed over,
-//! also in the middle of a trace, because the console mixes them.
-//!
-//! The first line with ` login:`, `console:/` or `root@…:/#` (or `:~#`) ends the boot. What began
-//! before goes to the suite `log-parser-boot`, what began after to `log-parser-test`.
-//!
 //! # What is found
+//!
+//! What SQUAD 1.98's log parser finds, by the same names and with the same logs, because SQUAD compares builds by the
+//! names of their tests: `tests/squad/test_kernel_log.py` runs both over the same logs.
+//!
+//! Only lines with a time stamp of the kernel count, `[   12.345678]` and a blank, wherever in the line, and with a
+//! caller's id (`[  T123]`, `[    C0]`) or without; what stands before the stamp is dropped. The first ` login:`,
+//! `console:/` or `root@…:/#` (or `:~#`) ends the boot: what is before goes to the suite `log-parser-boot`, the rest to
+//! `log-parser-test`.
 //!
 //! | kind | from | to |
 //! |---|---|---|
 //! | `exception` | `------------[ cut here ]------------` | `---[ end trace …` |
-//! | `internal-error-oops` | `Internal error: Oops…`, `Internal error: … [#1]` (arm, arm64) | `---[ end trace …` |
-//! | `kasan`, `kcsan`, `kfence` | `BUG: KASAN:`, `BUG: KCSAN:`, `BUG: KFENCE:` | a line of `=` |
-//! | `panic-multiline` | `Kernel panic - not syncing` | `---[ end Kernel panic …`, `Rebooting in …` |
-//! | `invalid-opcode` | `invalid opcode: 0000 [#1]` | one line |
-//! | `oops` | `Oops: 0002 [#1]`, `Oops - …` | one line |
-//! | `bug` | `BUG: …`, `kernel BUG at …` | one line |
+//! | `kasan`, `kfence` | a line of `=`, then `BUG: KASAN:`, `BUG: KFENCE:` | a line that begins with `=` |
+//! | `kcsan` | a line of `=`, then `BUG: KCSAN:` | the next `=` |
+//! | `panic-multiline` | `Kernel panic - ` | `---[ end Kernel panic - …` |
+//! | `internal-error-oops` | `Internal error: Oops` | `---[ end trace …` |
+//! | `oops` | `Oops: …`, `Oops - …` | one line |
+//! | `fault` | `Unhandled fault` | one line |
 //! | `warning` | `WARNING: …` | one line |
-//! | `fault` | `Unable to handle kernel …`, `Unhandled fault: …`, any other `…: 0000 [#1]` | one line |
-//! | `panic` | a panic of which the log has just one line | one line |
+//! | `bug` | `BUG: …`, `kernel BUG at …` | one line |
+//! | `invalid-opcode` | `invalid opcode: …` | one line |
+//! | `panic` | `Kernel panic - not syncing` | the end of the line |
 //!
-//! A block (the first six kinds) owns all that stands in it: what would be a finding of one line is
-//! not reported again. So does an exception own the `Internal error: Oops - BUG` that `BUG()` makes
-//! on arm64. Otherwise the beginning of one block ends the block before, and so does a reboot, the
-//! end of the log, or a limit: a block without its end is reported with what there is of it.
+//! A block (the first six kinds) owns all that stands in it. What begins like a block and has no end is none: its lines
+//! are looked at one by one. Where several kinds begin at one place, the first of the table is found.
 //!
 //! # What comes out
 //!
-//! Each finding makes two failed tests, as SQUAD's log parser does, so that one can follow a kind
-//! of trouble and one very instance of it from build to build:
+//! Each finding makes two failed tests, so that one can follow a kind of trouble and one very instance of it from build
+//! to build:
 //!
-//! * `<kind>-<slug>`: the slug is the headline in lower-case words joined by `-`, without whatever
-//!   changes from run to run: times, addresses, pids, numbers of processors, offsets, source lines;
-//! * `<kind>-<slug>-<sha256>`: the hash covers the whole headline, so treated, and the functions of
-//!   the trace in their order. Registers, modules and versions stay out of it: they would make
-//!   every run unlike the last.
+//! * `<kind>-<slug>`: the slug is the headline in lower-case words joined by `-`, without times, numbers and addresses;
+//! * `<kind>-<slug>-<sha256>`: the hash covers the whole text, without the same.
 //!
-//! The tests' logs are the findings' lines. Tests come sorted by suite and name.
+//! The tests' logs are the findings' lines, each text once. Tests come sorted by suite and name.
 //!
 //! # Limits
 //!
 //! | what | limit | beyond it |
 //! |---|---|---|
 //! | a line | [`MAX_LINE`] | the rest of the line is not looked at |
-//! | a block | [`MAX_BLOCK_LINES`], [`MAX_BLOCK_BYTES`] | the block ends |
-//! | findings kept in one test's log | [`MAX_ENTRIES`], [`MAX_TEXT`] | counted in the log's last line |
+//! | a block | [`MAX_BLOCK`] | it is none: its lines are looked at one by one |
+//! | texts in one test's log | [`MAX_ENTRIES`], [`MAX_LOG`] characters, [`MAX_TEXT`] | left out, as by SQUAD |
 //! | logs kept of one scan | [`MAX_KEPT`] | counted in the log's last line |
 //! | unlike findings of one scan | [`MAX_FINDINGS`] | counted in the test [`TOO_MANY`] |
 //! | a test's name | [`MAX_NAME`] | the slug is cut; the hash is not |
 
-mod block;
 mod line;
 mod mark;
 mod name;
 mod report;
 #[cfg(test)]
 mod tests;
+mod window;
 
-use crate::testjob::item::{MAX_TEXT, Test};
-use block::Block;
-use line::Line;
-use mark::{Kind, Mark};
-use name::Finding;
+#[cfg(doc)]
+use crate::testjob::item::MAX_TEXT;
+use crate::testjob::item::Test;
 use report::Report;
+use window::Window;
 
 /// The longest part of a line that is looked at, in bytes: eight times what `printk` writes into
 /// one, so that only other programs' output is ever cut.
 pub const MAX_LINE: usize = 8 * 1024;
 
-/// The longest block, in lines of the kernel. Whole traces have some 50 to 300; a block whose end
-/// was lost swallows no more than this.
-pub const MAX_BLOCK_LINES: usize = 1000;
+/// The longest block, in bytes: what a scan keeps while it waits for a block's end. Whole traces have some 300 lines; only
+/// what lost its end is longer.
+pub const MAX_BLOCK: usize = 4 * 1024 * 1024;
 
-/// The longest block, in bytes: one always fits into a test's log.
-pub const MAX_BLOCK_BYTES: usize = MAX_TEXT - report::TRAILER;
+/// How many texts one test's log shows; SQUAD's limit.
+pub const MAX_ENTRIES: usize = 100;
 
-/// How many findings one test's log shows; SQUAD's limit.
-pub const MAX_ENTRIES: u64 = 100;
+/// The longest log of a test, in characters; SQUAD's limit.
+pub const MAX_LOG: usize = 1_000_000;
 
 /// The logs of all tests of one scan together, in bytes (their buffers may take twice that). Half
 /// of it is kept free for findings not seen before, so that a warning in a loop does not push out
@@ -126,7 +118,7 @@ pub struct Scanner {
     phase: Phase,
     /// The beginning of a line whose end has not come yet, at most [`MAX_LINE`].
     tail: Vec<u8>,
-    open: Option<Block>,
+    window: Window,
     report: Report,
 }
 
@@ -142,13 +134,13 @@ impl Scanner {
         Self {
             phase: Phase::Boot,
             tail: Vec::new(),
-            open: None,
+            window: Window::default(),
             report: Report::default(),
         }
     }
 
-    /// Takes the next bytes of the log: any number, cut anywhere. Lines end with `\n` or `\r\n`;
-    /// what is no UTF-8 is replaced.
+    /// Takes the next bytes of the log: any number, cut anywhere. What is no UTF-8 is
+    /// replaced.
     pub fn feed(&mut self, chunk: &[u8]) {
         let mut rest = chunk;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -164,24 +156,25 @@ impl Scanner {
         self.extend_tail(rest);
     }
 
-    /// Takes the next line of the log, without its end. Use either this or [`Scanner::feed`].
+    /// Takes the next line of the log, without its `\n`. Use either this or [`Scanner::feed`].
     pub fn line(&mut self, line: &str) {
         let line = line
             .get(..line.floor_char_boundary(MAX_LINE))
             .unwrap_or(line);
-        let line = line::clean(line);
         let parted = match self.phase {
-            Phase::Boot => line::at_prompt(&line),
+            Phase::Boot => line::at_prompt(line),
             Phase::Test => None,
         };
         let Some((boot, test)) = parted else {
-            self.kernel_line(line::parse(&line));
+            self.kernels(line);
             return;
         };
         // A prompt and messages of the kernel often share a line.
-        self.kernel_line(line::parse(boot));
+        self.kernels(boot);
+        self.decide(true);
+        self.window = Window::default();
         self.phase = Phase::Test;
-        self.kernel_line(line::parse(test));
+        self.kernels(test);
     }
 
     /// Ends the log and gives its tests, all failed, sorted by suite and name; none for a log
@@ -190,53 +183,21 @@ impl Scanner {
         if !self.tail.is_empty() {
             self.end_tail();
         }
-        self.close();
+        self.decide(true);
         self.report.into_tests()
     }
 
-    fn kernel_line(&mut self, line: Option<Line<'_>>) {
-        let Some(line) = line else { return };
-        if self.open.as_ref().is_some_and(Block::is_full) {
-            self.close();
-        }
-        let mark = mark::of(line.message);
-        match mark {
-            Some(Mark::Opens(kind)) if !self.owns(kind) => {
-                self.close();
-                self.open = Some(Block::open(self.phase, kind, line));
-            }
-            Some(Mark::Reboot) => self.close(),
-            Some(Mark::Opens(_) | Mark::Ends(_) | Mark::Line(_)) | None => {
-                self.inside_or_alone(line, mark);
-            }
+    fn kernels(&mut self, line: &str) {
+        if let Some(line) = line::kernels(line) {
+            self.window.push(line);
+            self.decide(false);
         }
     }
 
-    /// Whether a block of `kind` is but a part of the open one.
-    fn owns(&self, kind: Kind) -> bool {
-        self.open.as_ref().is_some_and(|open| open.owns(kind))
-    }
-
-    fn inside_or_alone(&mut self, line: Line<'_>, mark: Option<Mark>) {
-        if let Some(open) = &mut self.open {
-            open.push(line, mark);
-            if open.ends_at(mark) {
-                self.close();
-            }
-        } else if let Some(Mark::Line(kind)) = mark {
-            self.report.add(&Finding {
-                phase: self.phase,
-                kind,
-                headline: line.message,
-                functions: "",
-                text: line.whole,
-            });
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some(block) = self.open.take() {
-            self.report.add(&block.finding());
+    /// Reports what can be told by now; all, if this part of the log is `over`.
+    fn decide(&mut self, over: bool) {
+        while let Some((kind, text)) = self.window.next(over) {
+            self.report.add(self.phase, kind, &text);
         }
     }
 
@@ -253,7 +214,7 @@ impl Scanner {
     /// Bytes held, to prove the bound.
     #[cfg(test)]
     fn held(&self) -> usize {
-        self.tail.capacity() + self.open.as_ref().map_or(0, Block::held) + self.report.held()
+        self.tail.capacity() + self.window.held() + self.report.held()
     }
 }
 

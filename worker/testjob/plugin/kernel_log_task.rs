@@ -5,12 +5,16 @@ use super::{Job, send};
 use crate::testjob::item::{Item, Sink};
 
 /// Whether a file of a test job is a log: what LAVA's and TuxSuite's are called, and a directory's may be.
-fn is_log(name: &str) -> bool {
+pub(crate) fn is_log(name: &str) -> bool {
     name == "log" || name.ends_with(".log")
 }
 
-/// Scans every log; a test job without one has no findings, and says so.
-pub(crate) async fn run(job: &Job, sink: &Sink) -> anyhow::Result<()> {
+/// Scans every log, which `is_log` tells by the file's name; a test job without one has no findings, and says so.
+pub(crate) async fn run(
+    job: &Job,
+    is_log: impl Fn(&str) -> bool,
+    sink: &Sink,
+) -> anyhow::Result<()> {
     let store = job.context.store();
     let files = job
         .context

@@ -3,12 +3,12 @@
 with due as (
   select x.testjob, x.generation, t.target_id, coalesce(x.environment, t.environment) as environment, x.completed from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
 ), parts as (
-  select r.id from due join runs r on r.testjob = due.testjob and r.generation = due.generation where due.completed = 1 or r.part <> 'fetch'
+  select r.id, r.part from due join runs r on r.testjob = due.testjob and r.generation = due.generation where due.completed = 1 or r.part <> 'fetch'
 ), environments as (
   insert into public.core_environment (slug, project_id, expected_test_runs) select environment, target_id, 0 from due on conflict do nothing
 ), names as (
   select 'test' as kind, s.suite, s.name from parts join staged_tests s on s.run = parts.id
-  union select 'suite', s.suite, '-' from parts join staged_tests s on s.run = parts.id
+  union select 'suite', s.suite, '-' from parts join staged_tests s on s.run = parts.id and parts.part <> 'kernel-log'
   union select 'metric', s.suite, s.name from parts join staged_metrics s on s.run = parts.id
   union select 'suite', s.suite, '-' from parts join staged_metrics s on s.run = parts.id
 )

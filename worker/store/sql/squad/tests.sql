@@ -1,5 +1,6 @@
 -- All tests of all parts. Within the fetch the last of several of one name counts, as in SQUAD's own files. Known issues are those of
 -- the environment whose name, with * for anything, the test's name begins with; in tradefed's results, whose name it is.
+-- SQUAD's log parser asks for none, and its tradefed plugin writes an empty log where there is none.
 -- Uses staged_tests_pkey, core_suite_project_id_slug_uniq, core_suitemetadata_kind_suite_name_uniq.
 with due as (
   select x.testjob, x.generation, x.completed, r.id as testrun, r.build_id, r.environment_id, t.target_id from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
@@ -20,9 +21,10 @@ with due as (
   join staged_tests s on s.run = p.id
 )
 insert into public.core_test (result, suite_id, test_run_id, log, metadata_id, has_known_issues, build_id, environment_id)
-select case n.result when 'pass' then true when 'skip' then null else false end, u.id, n.testrun, n.log, m.id,
-  n.result = 'xfail' or case when n.part = 'tradefed' then n.full_name in (select test_name from known)
-    else exists (select 1 from known k where case when k.starred then n.full_name ~ k.pattern else starts_with(n.full_name, k.test_name) end) end,
+select case n.result when 'pass' then true when 'skip' then null else false end, u.id, n.testrun,
+  case when n.part = 'tradefed' then coalesce(n.log, '') else n.log end, m.id,
+  case when n.part = 'kernel-log' then null else n.result = 'xfail' or case when n.part = 'tradefed' then n.full_name in (select test_name from known)
+    else exists (select 1 from known k where case when k.starred then n.full_name ~ k.pattern else starts_with(n.full_name, k.test_name) end) end end,
   n.build_id, n.environment_id
 from named n
 join public.core_suite u on u.project_id = n.target_id and u.slug = n.suite

@@ -45,6 +45,11 @@ impl Link<'_> {
             format!("{to}\n")
         }
     }
+
+    /// What follows each line: SQUAD adds another line end to the line's own.
+    fn line_end(self) -> &'static str {
+        if self.for_browser { "\n\n" } else { "\n" }
+    }
 }
 
 /// Sends the file `log` and every test of `ranged` with its lines. `body` is `None` where the server
@@ -84,6 +89,7 @@ pub(in crate::testjob::backend) async fn send(
     if read <= limit
         && let Some(line) = lines.last()
     {
+        excerpts.line_end = "\n";
         broken += u64::from(take(&line, &mut text));
         for test in excerpts.line(number + 1, &line) {
             out.send(Item::Test(test)).await?;
@@ -262,6 +268,7 @@ struct Excerpts<'l> {
     waiting: VecDeque<Ranged>,
     active: Vec<(Ranged, String)>,
     link: Link<'l>,
+    line_end: &'static str,
     /// Tests that got no log because too many shared their lines.
     crowded: u64,
 }
@@ -273,6 +280,7 @@ impl<'l> Excerpts<'l> {
             waiting: ranged.into(),
             active: Vec::new(),
             link,
+            line_end: link.line_end(),
             crowded: 0,
         }
     }
@@ -291,7 +299,7 @@ impl<'l> Excerpts<'l> {
         }
         if let Line::Whole(bytes) = line {
             for (_, text) in &mut self.active {
-                append(text, bytes);
+                append(text, bytes, self.line_end);
             }
         }
         let done = self
@@ -315,11 +323,11 @@ impl<'l> Excerpts<'l> {
 }
 
 /// Adds a line to a test's log, up to [`MAX_TEXT`]; never a NUL, which no database keeps in a text.
-fn append(text: &mut String, line: &[u8]) {
+fn append(text: &mut String, line: &[u8], line_end: &str) {
     if text.ends_with(CUT) {
         return;
     }
-    if text.len() + line.len() + CUT.len() + 1 > MAX_TEXT {
+    if text.len() + line.len() + CUT.len() + line_end.len() > MAX_TEXT {
         text.push_str(CUT);
         return;
     }
@@ -327,7 +335,7 @@ fn append(text: &mut String, line: &[u8]) {
         Ok(line) => text.extend(line.chars().filter(|c| *c != '\0')),
         Err(_) => text.push_str(&String::from_utf8_lossy(line).replace('\0', "")),
     }
-    text.push('\n');
+    text.push_str(line_end);
 }
 
 #[cfg(test)]
@@ -448,6 +456,19 @@ mod tests {
     }
 
     #[test]
+    fn for_a_browser_it_is_squads_text() {
+        let link = Link {
+            for_browser: true,
+            ..PLAIN
+        };
+        let mut excerpts = Excerpts::new(vec![ranged("a", 1, 2)], link);
+        assert_eq!(excerpts.line(1, &whole("one")), []);
+        let a = excerpts.line(2, &whole("two"));
+        let expected = "Testcase log: <a href='http://l/1#L1'>http://l/1#L1</a>\none\n\ntwo\n\n";
+        assert_eq!(a[0].log.as_deref(), Some(expected));
+    }
+
+    #[test]
     fn many_tests_at_the_same_lines_are_bounded() {
         let tests = (0..100).map(|n| ranged(&n.to_string(), 1, 5)).collect();
         let mut excerpts = Excerpts::new(tests, PLAIN);
@@ -460,7 +481,7 @@ mod tests {
     fn an_excerpt_is_cut_once() {
         let mut text = String::new();
         for _ in 0..40 {
-            append(&mut text, &vec![b'x'; 64 * 1024]);
+            append(&mut text, &vec![b'x'; 64 * 1024], "\n");
         }
         assert!(text.len() <= MAX_TEXT);
         assert_eq!(text.matches(CUT).count(), 1);

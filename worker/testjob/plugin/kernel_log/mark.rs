@@ -1,29 +1,29 @@
-//! What a message of the kernel means to the scan. The formats are those of the kernel's own
-//! `kernel/panic.c`, `lib/bug.c`, `mm/{kasan,kfence}/report.c`, `kernel/kcsan/report.c`,
-//! `arch/x86/kernel/{dumpstack,traps}.c`, `arch/x86/mm/fault.c`, and their likes for arm, arm64,
-//! riscv, powerpc and s390.
+//! What the kernel's lines mean: the findings of SQUAD 1.98's log parser, taken apart into marks of one line each.
 
 use std::fmt;
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use regex::{Regex, RegexSet};
+
+use super::compiled;
+use super::line::{CALLER, STAMP};
 
 /// What was found: the first word or words of a test's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     // Blocks.
     Exception,
-    InternalErrorOops,
     Kasan,
     Kcsan,
     Kfence,
     PanicMultiline,
+    InternalErrorOops,
     // Lines.
-    InvalidOpcode,
     Oops,
-    Bug,
-    Warning,
     Fault,
+    Warning,
+    Bug,
+    InvalidOpcode,
     Panic,
 }
 
@@ -31,277 +31,277 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Exception => "exception",
-            Self::InternalErrorOops => "internal-error-oops",
             Self::Kasan => "kasan",
             Self::Kcsan => "kcsan",
             Self::Kfence => "kfence",
             Self::PanicMultiline => "panic-multiline",
-            Self::InvalidOpcode => "invalid-opcode",
+            Self::InternalErrorOops => "internal-error-oops",
             Self::Oops => "oops",
-            Self::Bug => "bug",
-            Self::Warning => "warning",
             Self::Fault => "fault",
+            Self::Warning => "warning",
+            Self::Bug => "bug",
+            Self::InvalidOpcode => "invalid-opcode",
             Self::Panic => "panic",
         })
     }
 }
 
-/// The last line of a block.
+/// How a block ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// `---[ end trace 0000000000000000 ]---`
-    Trace,
-    /// A line of `=`, around the reports of the sanitizers.
+    /// `---[ end trace 0000000000000000 ]---` right after the time stamp.
+    ExceptionTrace,
+    /// The same anywhere, with an id.
+    OopsTrace,
+    /// A line of `=` after a time stamp.
     Separator,
-    /// `---[ end Kernel panic - not syncing: … ]---`, or `Rebooting in 10 seconds..` in its stead.
+    /// Any `=`.
+    Equals,
+    /// `---[ end Kernel panic - not syncing: … ]---`
     Panic,
 }
+
+/// How many [`End`]s there are.
+pub(super) const ENDS: usize = 5;
 
 impl Kind {
     /// What ends a block of this kind; `None` for the kinds of one line.
     pub(super) fn end(self) -> Option<End> {
         match self {
-            Self::Exception | Self::InternalErrorOops => Some(End::Trace),
-            Self::Kasan | Self::Kcsan | Self::Kfence => Some(End::Separator),
+            Self::Exception => Some(End::ExceptionTrace),
+            Self::Kasan | Self::Kfence => Some(End::Separator),
+            Self::Kcsan => Some(End::Equals),
             Self::PanicMultiline => Some(End::Panic),
-            Self::InvalidOpcode
-            | Self::Oops
-            | Self::Bug
-            | Self::Warning
+            Self::InternalErrorOops => Some(End::OopsTrace),
+            Self::Oops
             | Self::Fault
+            | Self::Warning
+            | Self::Bug
+            | Self::InvalidOpcode
             | Self::Panic => None,
         }
     }
-
-    /// What a block is called of which the log has one line only.
-    pub(super) fn alone(self) -> Self {
-        match self {
-            Self::InternalErrorOops => Self::Oops,
-            Self::PanicMultiline => Self::Panic,
-            Self::Exception
-            | Self::Kasan
-            | Self::Kcsan
-            | Self::Kfence
-            | Self::InvalidOpcode
-            | Self::Oops
-            | Self::Bug
-            | Self::Warning
-            | Self::Fault
-            | Self::Panic => self,
-        }
-    }
 }
 
-/// What a message means.
+/// What may begin in the middle of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
-    /// A block begins.
-    Opens(Kind),
-    /// A block of the kinds with this end is over, if there is one.
-    Ends(End),
-    /// A finding by itself, unless it stands in a block.
-    Line(Kind),
-    /// Another kernel starts: nothing of the one before is still to come.
-    Reboot,
+pub(super) enum Opening {
+    /// `------------[ cut here ]------------`
+    Cut,
+    /// A line of `=`, which a sanitizer's report may follow.
+    Separator,
+    /// `Kernel panic - …` right after a time stamp.
+    Panic,
+    /// `Internal error: Oops` right after a time stamp.
+    Oops,
+    /// `Kernel panic - not syncing` anywhere: a finding of one line, if it is in no other.
+    PanicAlone,
 }
 
-/// The first pattern that matches decides, so the narrower one stands first. `[#1]` is the count of
-/// oopses at the end of the line that every `die()` prints.
-const MARKS: [(Mark, &str); 17] = [
-    (Mark::Opens(Kind::Exception), r"-\[ cut here \]-"),
-    (Mark::Ends(End::Trace), r"-\[ end trace "),
-    (
-        Mark::Ends(End::Panic),
-        r"-\[ end Kernel panic |^Rebooting in [0-9]+ seconds",
-    ),
-    (Mark::Ends(End::Separator), r"^={20,}\s*$"),
-    (
-        Mark::Reboot,
-        r"^(?:Linux version [0-9]|Booting Linux on physical CPU )",
-    ),
-    (
-        Mark::Opens(Kind::PanicMultiline),
-        r"Kernel panic - not syncing",
-    ),
-    (Mark::Opens(Kind::Kasan), r"BUG: KASAN: "),
-    (Mark::Opens(Kind::Kcsan), r"BUG: KCSAN: "),
-    (Mark::Opens(Kind::Kfence), r"BUG: KFENCE: "),
-    (
-        Mark::Opens(Kind::InternalErrorOops),
-        r"Internal error: (?:Oops|.*\[#[0-9]+\])",
-    ),
-    (Mark::Line(Kind::InvalidOpcode), r"invalid opcode: "),
-    (Mark::Line(Kind::Oops), r"(?-u:\b)Oops(?:: | - )"),
-    (
-        Mark::Line(Kind::Bug),
-        r"(?-u:\b)BUG: |[Kk]ernel BUG (?:at |\[#)",
-    ),
-    (Mark::Line(Kind::Warning), r"(?-u:\b)WARNING: "),
-    (
-        Mark::Line(Kind::Fault),
-        r"Unable to handle kernel |Unhandled (?:fault|prefetch abort)",
-    ),
-    (
-        Mark::Line(Kind::Fault),
-        r": [0-9a-f]{1,16} (?:ilc:[0-9] )?\[#[0-9]+\]",
-    ),
-    (Mark::Line(Kind::Panic), r"Kernel panic"),
+/// An [`Opening`] and where in its line it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) opening: Opening,
+    pub(super) begin: usize,
+    pub(super) end: usize,
+}
+
+static STARTS: LazyLock<Regex> = LazyLock::new(|| {
+    compiled(&format!(
+        r"(-+\[? cut here \]?-+)|(?:{STAMP}{CALLER}?\s+(?:(=+$)|(Kernel panic - [^\n])|(Internal error: Oops)))|(Kernel panic - not syncing)"
+    ))
+});
+
+const OPENINGS: [Opening; 5] = [
+    Opening::Cut,
+    Opening::Separator,
+    Opening::Panic,
+    Opening::Oops,
+    Opening::PanicAlone,
 ];
 
+static REPORT: LazyLock<Regex> = LazyLock::new(|| {
+    compiled(&format!(
+        r"^{STAMP}{CALLER}?\s+BUG: (?:(KASAN)|(KCSAN)|(KFENCE)):"
+    ))
+});
+
+const REPORTS: [Kind; 3] = [Kind::Kasan, Kind::Kcsan, Kind::Kfence];
+
+/// In the order in which they are tried.
+const ALONE: [(Kind, &str); 5] = [
+    (Kind::Oops, "Oops(?: -|:)"),
+    (Kind::Fault, "Unhandled fault"),
+    (Kind::Warning, "WARNING:"),
+    (Kind::Bug, " kernel BUG at|BUG:"),
+    (Kind::InvalidOpcode, "invalid opcode:"),
+];
+
+/// In the order of [`End`].
+static END_PATTERNS: LazyLock<[String; ENDS]> = LazyLock::new(|| {
+    [
+        format!(r"{STAMP}{CALLER}?\s+-+\[? end trace \w* \]?-+"),
+        r"-+\[? end trace \w+ \]?-+".to_owned(),
+        format!(r"{STAMP}{CALLER}?\s+=+"),
+        "=+".to_owned(),
+        r"-+\[? end Kernel panic - [^\n]+ \]?-*".to_owned(),
+    ]
+});
+
+static END: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let patterns = END_PATTERNS.iter();
+    patterns.map(|pattern| compiled(pattern)).collect()
+});
+
+/// All that a line can be, so that one search says that it is nothing, as most lines are: the ends, then the findings of
+/// one line.
 #[expect(
     clippy::expect_used,
     reason = "constant patterns, all compiled by the tests"
 )]
-static PATTERNS: LazyLock<RegexSet> =
-    LazyLock::new(|| RegexSet::new(MARKS.map(|(_, pattern)| pattern)).expect("valid patterns"));
+static MARKS: LazyLock<RegexSet> = LazyLock::new(|| {
+    let alone = ALONE.iter().map(|(_, pattern)| (*pattern).to_owned());
+    RegexSet::new(END_PATTERNS.iter().cloned().chain(alone)).expect("valid patterns")
+});
 
-/// What `message` means; `None` for most messages.
-pub(super) fn of(message: &str) -> Option<Mark> {
-    let first = PATTERNS.matches(message).iter().next()?;
-    MARKS.get(first).map(|(mark, _)| *mark)
+/// What a line is, besides what begins in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// By [`End`]: whether one stands in it.
+    pub(super) ends: [bool; ENDS],
+    /// The finding that the whole line is, unless it is in a block.
+    pub(super) alone: Option<Kind>,
+}
+
+/// Looks once at a line of the kernel.
+pub(super) fn of(line: &str) -> Marks {
+    let mut marks = Marks::default();
+    for found in &MARKS.matches(line) {
+        if let Some(end) = marks.ends.get_mut(found) {
+            *end = true;
+        } else if marks.alone.is_none() {
+            marks.alone = ALONE.get(found - ENDS).map(|(kind, _)| *kind);
+        }
+    }
+    marks
+}
+
+/// The first thing that begins at `column` or after.
+pub(super) fn start(line: &str, column: usize) -> Option<Start> {
+    let found = STARTS.captures_at(line, column)?;
+    let whole = found.get(0)?;
+    let which = OPENINGS
+        .iter()
+        .zip(1..)
+        .find(|(_, group)| found.get(*group).is_some());
+    which.map(|(opening, _)| Start {
+        opening: *opening,
+        begin: whole.start(),
+        end: whole.end(),
+    })
+}
+
+/// The kind of a sanitizer's report that begins with `line`, and where its headline goes on.
+pub(super) fn report(line: &str) -> Option<(Kind, usize)> {
+    let found = REPORT.captures(line)?;
+    let which = REPORTS
+        .iter()
+        .zip(1..)
+        .find(|(_, group)| found.get(*group).is_some());
+    which.map(|(kind, _)| (*kind, found.get(0).map_or(0, |whole| whole.end())))
+}
+
+/// Where the first `end` after `column` is over.
+pub(super) fn end(end: End, line: &str, column: usize) -> Option<usize> {
+    let found = END.get(end as usize)?.find_at(line, column)?;
+    Some(found.end())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn all_mean(mark: Mark, messages: &[&str]) {
-        for message in messages {
-            assert_eq!(of(message), Some(mark), "{message}");
-        }
+    fn opens(line: &str) -> Option<Opening> {
+        start(line, 0).map(|start| start.opening)
     }
 
     #[test]
-    fn beginnings_of_blocks_are_known() {
-        for (kind, message) in [
-            (Kind::Exception, "------------[ cut here ]------------"),
+    fn beginnings_are_known() {
+        for (opening, line) in [
+            (Opening::Cut, "[ 1.0] ------------[ cut here ]------------"),
+            (Opening::Separator, "[ 1.0][  T9] ====="),
+            (Opening::Panic, "[ 1.0] Kernel panic - not syncing: x"),
             (
-                Kind::PanicMultiline,
-                "Kernel panic - not syncing: No working init found.",
+                Opening::Oops,
+                "[ 1.0] Internal error: Oops: 96000004 [#1] SMP",
             ),
-            (Kind::Kasan, "BUG: KASAN: slab-out-of-bounds in a+0x1/0x2"),
-            (Kind::Kcsan, "BUG: KCSAN: data-race in a / b"),
+            (Opening::PanicAlone, "[ 1.0] x: Kernel panic - not syncing"),
+        ] {
+            assert_eq!(opens(line), Some(opening), "{line}");
+        }
+        for line in [
+            "[ 1.0] === x",
+            "[ 1.0] =====\r",
+            "[ 1.0] Kernel panic - ",
+            "[ 1.0] Internal error: synchronous external abort: 96000210 [#1]",
+        ] {
+            assert_eq!(opens(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn reports_of_sanitizers_are_known() {
+        for (name, kind) in ["KASAN", "KCSAN", "KFENCE"].iter().zip(REPORTS) {
+            let line = format!("[ 1.0] BUG: {name}: x in f+0x1/0x2");
+            assert_eq!(report(&line).map(|(kind, _)| kind), Some(kind));
+            assert_eq!(of(&line).alone, Some(Kind::Bug));
+        }
+        assert_eq!(report("[ 1.0] x BUG: KASAN: x"), None);
+    }
+
+    #[test]
+    fn the_ends_of_blocks_are_known() {
+        for (end, line) in [
+            (vec![End::ExceptionTrace], "[ 1.0] ---[ end trace  ]---"),
             (
-                Kind::Kfence,
-                "BUG: KFENCE: use-after-free read in a+0x1/0x2",
+                vec![End::ExceptionTrace, End::OopsTrace],
+                "[ 1.0] ---[ end trace 00 ]---",
             ),
+            (vec![End::OopsTrace], "[ 1.0] x ---[ end trace 00 ]---"),
+            (vec![End::Separator, End::Equals], "[ 1.0] ======="),
+            (vec![End::Equals], "[ 1.0] a=b"),
+            (vec![End::Panic], "[ 1.0] ---[ end Kernel panic - x: y ]---"),
+            (vec![], "[ 1.0] Rebooting in 10 seconds.."),
         ] {
-            all_mean(Mark::Opens(kind), &[message]);
-        }
-        all_mean(
-            Mark::Opens(Kind::InternalErrorOops),
-            &[
-                "Internal error: Oops: 0000000096000004 [#1] PREEMPT SMP",
-                "Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
-                "Internal error: synchronous external abort: 96000210 [#1] SMP",
-            ],
-        );
-    }
-
-    #[test]
-    fn ends_of_blocks_are_known() {
-        let panic = "---[ end Kernel panic - not syncing: x ]---";
-        let separator = "==================================================";
-        let arm64 = "Booting Linux on physical CPU 0x0000000000 [0x410fd034]";
-        all_mean(
-            Mark::Ends(End::Trace),
-            &["---[ end trace 0000000000000000 ]---"],
-        );
-        all_mean(
-            Mark::Ends(End::Panic),
-            &[panic, "Rebooting in 10 seconds.."],
-        );
-        all_mean(Mark::Ends(End::Separator), &[separator]);
-        all_mean(
-            Mark::Reboot,
-            &[arm64, "Linux version 6.12.1 (b@h) (gcc) #1 SMP"],
-        );
-    }
-
-    #[test]
-    fn opcodes_and_oopses_are_known() {
-        all_mean(
-            Mark::Line(Kind::InvalidOpcode),
-            &[
-                "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
-                "Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
-            ],
-        );
-        all_mean(
-            Mark::Line(Kind::Oops),
-            &[
-                "Oops: 0002 [#1] SMP PTI",
-                "Oops: general protection fault, probably for non-canonical address 0x1: 0000 [#1]",
-                "Oops - illegal instruction [#1]",
-            ],
-        );
-    }
-
-    #[test]
-    fn bugs_and_warnings_are_known() {
-        all_mean(
-            Mark::Line(Kind::Bug),
-            &[
-                "BUG: unable to handle page fault for address: ffffffffc0000000",
-                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
-                "BUG: sleeping function called from invalid context at mm/page_alloc.c:1",
-                "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:2:77]",
-                "kernel BUG at mm/slub.c:305!",
-                "Kernel BUG [#1]",
-            ],
-        );
-        all_mean(
-            Mark::Line(Kind::Warning),
-            &[
-                "WARNING: CPU: 0 PID: 1 at kernel/smp.c:9 f+0x1/0x2",
-                "WARNING: possible circular locking dependency detected",
-            ],
-        );
-    }
-
-    #[test]
-    fn faults_are_known() {
-        all_mean(
-            Mark::Line(Kind::Fault),
-            &[
-                "Unable to handle kernel paging request at virtual address ffff800012345678",
-                "Unhandled fault: imprecise external abort (0x1406) at 0x00000000",
-                "general protection fault: 0000 [#1] SMP",
-                "divide error: 0000 [#1] SMP",
-                "illegal operation: 0001 ilc:1 [#1]",
-            ],
-        );
-    }
-
-    #[test]
-    fn other_lines_mean_nothing() {
-        for message in [
-            "",
-            "DEBUG: all is well",
-            "FIRMWARNING: none",
-            "mmc0: Internal error: try again",
-            "traps: app[12] trap invalid opcode ip:55d0 sp:7ffc error:0 in app[55d0+1000]",
-            "app[12]: segfault at 0 ip 0000 sp 0000 error 4",
-            "[Firmware Bug]: TSC not synchronous",
-            "Kernel command line: console=ttyS0 panic=10 oops=panic",
-            "EXT4-fs (sda1): mounted filesystem",
-            "=== begin ===",
-        ] {
-            assert_eq!(of(message), None, "{message}");
-        }
-    }
-
-    #[test]
-    fn blocks_have_an_end_and_lines_have_none() {
-        for (mark, _) in MARKS {
-            match mark {
-                Mark::Opens(kind) => assert!(kind.end().is_some(), "{kind}"),
-                Mark::Line(kind) => {
-                    assert!(kind.end().is_none(), "{kind}");
-                    assert_eq!(kind.alone(), kind);
-                }
-                Mark::Ends(_) | Mark::Reboot => {}
+            let mut expected = [false; ENDS];
+            for one in &end {
+                expected[*one as usize] = true;
+                assert!(super::end(*one, line, 0).is_some(), "{line}");
             }
+            assert_eq!(of(line).ends, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn findings_of_one_line_are_known() {
+        for (kind, line) in [
+            (Kind::Oops, "[ 1.0] Oops: 0002 [#1] PREEMPT SMP"),
+            (Kind::Oops, "[ 1.0] Oops: invalid opcode: 0000 [#1]"),
+            (Kind::Oops, "[ 1.0] Internal error: Oops - BUG: 0 [#1]"),
+            (Kind::Fault, "[ 1.0] Unhandled fault: page domain fault"),
+            (Kind::Warning, "[ 1.0] WARNING: suspicious RCU usage"),
+            (Kind::Bug, "[ 1.0] kernel BUG at mm/slub.c:305!"),
+            (Kind::Bug, "[ 1.0] watchdog: BUG: soft lockup"),
+            (Kind::InvalidOpcode, "[ 1.0] invalid opcode: 0000 [#1]"),
+        ] {
+            assert_eq!(of(line).alone, Some(kind), "{line}");
+        }
+        for line in [
+            "[ 1.0] Unable to handle kernel NULL pointer dereference",
+            "[ 1.0] general protection fault: 0000 [#1]",
+            "[ 1.0] WARNING no colon",
+        ] {
+            assert_eq!(of(line).alone, None, "{line}");
         }
     }
 }

@@ -1,23 +1,26 @@
 //! The findings of one scan, gathered by the names of their tests. Never holds more than
-//! [`MAX_KEPT`] of logs and [`MAX_FINDINGS`] unlike findings, and never forgets one without
-//! counting it.
+//! [`MAX_KEPT`] of logs and [`MAX_FINDINGS`] unlike findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use super::name::Finding;
-use super::{MAX_ENTRIES, MAX_FINDINGS, MAX_KEPT, Phase, TOO_MANY};
+use sha2::{Digest, Sha256};
+
+use super::mark::Kind;
+use super::{MAX_ENTRIES, MAX_FINDINGS, MAX_KEPT, MAX_LOG, Phase, TOO_MANY, name};
 use crate::testjob::item::{MAX_TEXT, Test, TestResult};
 
 /// Room for the last line of a test's log, in bytes.
-pub(super) const TRAILER: usize = 128;
+const TRAILER: usize = 128;
 
 /// What is known of one test.
 #[derive(Debug, Default)]
 struct Kept {
     log: String,
-    /// How many findings the log shows.
-    entries: u64,
-    /// How many more there were.
+    /// Characters in the log.
+    length: usize,
+    /// The digests of the texts that the log shows, or would if there were room: the same text again is nothing new.
+    texts: HashSet<[u8; 32]>,
+    /// How many of them are not in the log because [`MAX_KEPT`] is reached.
     more: u64,
 }
 
@@ -35,19 +38,20 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Counts `finding`, and keeps its lines while there is room.
-    pub(super) fn add(&mut self, finding: &Finding<'_>) {
-        let (short, long) = finding.names();
-        let long = (finding.phase, long);
+    /// Counts a finding, and keeps its text while there is room.
+    pub(super) fn add(&mut self, phase: Phase, kind: Kind, text: &str) {
+        let (short, long) = name::names(kind, text);
+        let long = (phase, long);
         if !self.tests.contains_key(&long) {
             if self.findings == MAX_FINDINGS {
-                *self.too_many.entry(finding.phase).or_default() += 1;
+                *self.too_many.entry(phase).or_default() += 1;
                 return;
             }
             self.findings += 1;
         }
-        self.keep(long, finding.text);
-        self.keep((finding.phase, short), finding.text);
+        let digest = Sha256::digest(text.as_bytes()).into();
+        self.keep(long, digest, text, "\n---\n");
+        self.keep((phase, short), digest, text, "\n");
     }
 
     /// The tests, sorted by suite and name.
@@ -67,23 +71,24 @@ impl Report {
         tests.collect()
     }
 
-    fn keep(&mut self, key: (Phase, String), text: &str) {
+    fn keep(&mut self, key: (Phase, String), digest: [u8; 32], text: &str, separator: &str) {
         let test = self.tests.entry(key).or_default();
-        let first = test.entries == 0 && test.more == 0;
-        let budget = if first { MAX_KEPT } else { MAX_KEPT / 2 };
-        let size = text.len() + usize::from(!test.log.is_empty());
-        if test.entries == MAX_ENTRIES
-            || test.log.len() + size + TRAILER > MAX_TEXT
-            || self.kept + size > budget
-        {
-            test.more += 1;
+        let is_first = test.texts.is_empty();
+        if test.texts.len() == MAX_ENTRIES || !test.texts.insert(digest) {
             return;
         }
-        if !test.log.is_empty() {
-            test.log.push('\n');
+        let budget = if is_first { MAX_KEPT } else { MAX_KEPT / 2 };
+        let mut size = 0;
+        for part in [if is_first { "" } else { separator }, text] {
+            let part = beginning(part, MAX_LOG - test.length, test.room());
+            if self.kept + size + part.len() > budget {
+                test.more += 1;
+                break;
+            }
+            test.log.push_str(part);
+            test.length += part.chars().count();
+            size += part.len();
         }
-        test.log.push_str(text);
-        test.entries += 1;
         self.kept += size;
     }
 
@@ -104,6 +109,11 @@ impl Report {
 }
 
 impl Kept {
+    /// How many bytes more the log may have.
+    fn room(&self) -> usize {
+        (MAX_TEXT - TRAILER).saturating_sub(self.log.len())
+    }
+
     fn into_log(mut self) -> String {
         if self.more > 0 {
             if !self.log.is_empty() {
@@ -114,4 +124,11 @@ impl Kept {
         }
         self.log
     }
+}
+
+/// As much of `text` as has at most so many characters and bytes.
+fn beginning(text: &str, characters: usize, bytes: usize) -> &str {
+    let text = text.get(..text.floor_char_boundary(bytes)).unwrap_or(text);
+    let end = text.char_indices().nth(characters);
+    end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
