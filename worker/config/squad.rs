@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub struct Squad {
     pub python_queue: String,
     /// The queue of SQUAD's task `squad.core.tasks.postprocess_test_run`. Default `core_postprocess`.
     pub testrun_queue: String,
+    /// How long SQUAD's workers may take to end a test job before they are told again. Default 60 s.
+    pub patience: Duration,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
 }
@@ -74,6 +77,11 @@ impl Squad {
         let python_queue = queue("python_queue", "celery");
         let testrun_queue = queue("testrun_queue", "core_postprocess");
         let storage = section.path("storage");
+        let patience = section.duration(
+            "patience",
+            Duration::from_secs(1)..=Duration::from_secs(3600),
+            Duration::from_secs(60),
+        );
         let plugins = section.table("plugins", |section| {
             section
                 .texts()
@@ -101,6 +109,7 @@ impl Squad {
             postprocess_queue,
             python_queue,
             testrun_queue,
+            patience,
             plugins,
         }
     }
