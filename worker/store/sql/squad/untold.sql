@@ -1,7 +1,7 @@
 -- Test jobs that SQUAD was told of long enough ago, and shows as being finished; or whose build's status lacks them, in the first
 -- hour (a build may stay unfinished or silent for reasons of its project). Not before as long again as it took until it was
 -- last told. Uses squad_exports_told, ci_testjob_pkey, core_projectstatus_build_id_key.
-select x.testjob, x.generation, x.pk, x.status
+select x.testjob, x.generation, x.pk, x.status, w.since
 from {rows before bigint, most bigint} join squad_exports x on x.told_at < i.before
 join public.ci_testjob t on t.id = x.pk and t.fetched
 cross join lateral (select x.told_at - cast(extract(epoch from coalesce(t.fetched_at, t.created_at)) * 1000 as bigint) as since) w
