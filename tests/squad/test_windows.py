@@ -241,7 +241,7 @@ def test_row_05_the_broker_may_be_away_when_results_are_published(squad, readers
     address = squad.vhost.url.removeprefix("amqp://").partition("@")[2]
     host, _, port = address.partition("/")[0].rpartition(":")
     proxy = Proxy(host, int(port))
-    death = prepare(squad, lava, readers, "broker")
+    death = prepare(squad, lava, readers, "broker", plugins=["tradefed"], tests=277)
     gate = lava.hold(f"/files/{death.job_id}.tar.xz")
     own = lane(squad, broker=squad.vhost.url.replace(f":{port}", f":{proxy.port}"))
     with own.running():
@@ -252,12 +252,12 @@ def test_row_05_the_broker_may_be_away_when_results_are_published(squad, readers
         squad.wait_for(
             "results while the broker is away", "select 1 from core_testrun where job_id = %s", str(death.job_id)
         )
-        assert state(squad, death.testjob) == ALL
+        assert state(squad, death.testjob) == {**ALL, "tests": 277}
         assert squad.database.rows(f"select 1 from longshore_{own.name}.outbox") != []
         proxy.up()
         ended(squad, death.testjob)
     proxy.close()
-    assert state(squad, death.testjob) == ENDED
+    assert state(squad, death.testjob) == {**ENDED, "tests": 277}
 
 
 def test_row_06_a_death_between_the_fetch_and_its_plugins(deaths, readers):
@@ -268,8 +268,8 @@ def test_row_06_a_death_between_the_fetch_and_its_plugins(deaths, readers):
 
 def test_row_07_a_death_while_a_plugin_reads(squad, readers, lava):
     """The work was lost, and its scratch kept the build's notification from being sent for ever."""
-    cases = {f"com.example.Case{number}": [cts.Test(f"test{at}") for at in range(100)] for number in range(120)}
-    death = prepare(squad, lava, readers, "reading", xml=cts.result_xml({("CtsMany", "arm64-v8a"): cases}), tests=12_000 + 9)
+    cases = {f"com.example.Case{number}": [cts.Test(f"test{at}") for at in range(100)] for number in range(101)}
+    death = prepare(squad, lava, readers, "reading", xml=cts.result_xml({("CtsMany", "arm64-v8a"): cases}), tests=10_109)
     own = lane(squad)
     own.fetch(death.testjob)
     first = own.start(LONGSHORE_CRASH_AT="stage:after#1").process
@@ -279,7 +279,7 @@ def test_row_07_a_death_while_a_plugin_reads(squad, readers, lava):
     with own.running():
         ended(squad, death.testjob)
     build = dump(squad, death.build)
-    assert state(squad, death.testjob) == {**ENDED, "tests": 12_009}
+    assert state(squad, death.testjob) == {**ENDED, "tests": 10_109}
     assert build["plugin_scratch"] == [] and build["project_status"][0]["notified"]
 
 
@@ -325,3 +325,130 @@ def test_row_12_the_end_is_told_after_a_death_before_it_was(deaths, readers):
     assert survived(deaths, *points)[0] == ALL
 
 
+
+def test_row_13_a_run_is_never_without_its_status(squad, readers, lava):
+    """Statuses were deleted and reckoned anew with a commit between. Here Python has collected a test job whose plugin
+    Longshore runs, dies before and after it adds to the run, and the statuses are always those of its tests."""
+    job_id, build, pk = tradefed_here(squad, lava)
+    python = squad.worker("ci_fetch")
+    squad.fetch(pk)
+    own = lane(squad, queues=["ci_fetch_postprocess"])
+    squad.wait_for("what Python collected", "select 1 from ci_testjob where id = %s and subtasks_count = 1", pk)
+    squad.drained("ci_fetch")
+    python.stop()
+    assert state(squad, pk) == {**ALL, "tests": 9, "attachments": 0}
+    readers.expect(job_id, build, 9, 3, 0)
+    readers.expect(job_id, build, 283, 3, 7)
+    for point, tests in (("publish:ready#2", 9), ("publish:after#1", 283)):
+        worker = own.start(LONGSHORE_CRASH_AT=point).process
+        wait_for(f"a death at {point}", lambda: not worker.running())
+        assert state(squad, pk)["tests"] == tests
+    with own.running():
+        ended(squad, pk)
+    assert state(squad, pk) == ENDED
+    build = dump(squad, build)
+    assert build["testjobs"][0]["subtasks_count"] == 0 and build["finished"] == [True, []]
+
+
+def tradefed_here(squad, lava):
+    """As `prepare`, for test jobs that Python collects, whose runs are seen before they are whole."""
+
+    class Nobody:
+        @staticmethod
+        def expect(*arguments, **options):
+            pass
+
+    death = prepare(squad, lava, Nobody, "python")
+    return death.job_id, death.build, death.testjob
+
+
+def smoke(squad, lava, readers, job=None, tests=7, metrics=3, plugins=(), **columns):
+    """A test job without plugins; its number, build and primary key."""
+    job_id = lava.add(job or Job(SMOKE), 7000 + next(NUMBERS))
+    build = squad.build(f"windows/{job_id}", plugins=list(plugins))
+    pk = squad.testjob(build, squad.backend("lab", lava.rest), job_id, **columns)
+    readers.expect(job_id, build, tests, metrics)
+    return job_id, build, pk
+
+
+def test_row_14_a_locked_row_loses_no_end(squad, readers, lava):
+    """SQUAD's task gives up in silence when anybody has the test job's row locked; it is told again."""
+    _, _, pk = smoke(squad, lava, readers)
+    own = lane(squad, python_queue=f"celery_{pk}", patience="1s")
+    with own.running():
+        own.fetch(pk)
+        squad.wait_for("its run", "select 1 from ci_testjob where id = %s and testrun_id is not null", pk)
+        with transaction(squad, f"select 1 from ci_testjob where id = {pk} for update"):
+            squad.worker(own.python_queue)
+            squad.drained(own.python_queue)
+            assert row_of(squad, pk)["job_status"] == LEFT
+        ended(squad, pk)
+
+
+def test_row_14_a_locked_row_delays_publishing_and_no_more(squad, readers, lava):
+    _, _, pk = smoke(squad, lava, readers)
+    own = lane(squad)
+    with own.running():
+        with transaction(squad, f"select 1 from ci_testjob where id = {pk} for update") as other:
+            own.fetch(pk)
+            squad.wait_for(
+                "somebody who waits for the row",
+                "select 1 from pg_stat_activity where datname = current_database() and %s = any(pg_blocking_pids(pid))",
+                other.get_backend_pid(),
+            )
+        ended(squad, pk)
+
+
+def killed_while_waiting(squad, worker, query):
+    """Kills SQUAD's worker while it waits for a lock in a statement like `query`, which then has no effect."""
+    (waiting,) = squad.wait_for(
+        f"{worker.name}, waiting in {query}",
+        "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like %s",
+        query,
+    )
+    worker.kill()
+    squad.database.rows("select pg_terminate_backend(%s)", [waiting["pid"]])
+    squad.wait_for(
+        "the end of its connection",
+        "select 1 where not exists (select 1 from pg_stat_activity where pid = %s)",
+        waiting["pid"],
+    )
+
+
+def test_row_15_a_death_after_the_count_and_before_the_status(squad, readers, lava):
+    """The counter was 0, and the test job Fetching for ever; it is told again."""
+    _, _, pk = smoke(squad, lava, readers)
+    own = lane(squad, python_queue=f"celery_{pk}", patience="1s")
+    with own.running():
+        own.fetch(pk)
+        squad.wait_for("its run", "select 1 from ci_testjob where id = %s and testrun_id is not null", pk)
+        squad.database.rows(
+            f"""update ci_testjob set subtasks_count = 1 where id = {pk};
+                create function wait_here() returns trigger language plpgsql as
+                  $$ begin perform pg_advisory_xact_lock({pk}); return new; end $$;
+                create trigger wait_here before update on ci_testjob for each row
+                  when (new.id = {pk} and new.job_status <> '{LEFT}') execute function wait_here()"""
+        )
+        with transaction(squad, f"select pg_advisory_xact_lock({pk})"):
+            killed_while_waiting(squad, squad.worker(own.python_queue), 'UPDATE "ci_testjob"%')
+        squad.database.rows("drop function wait_here() cascade")
+        row = row_of(squad, pk)
+        assert (row["job_status"], row["subtasks_count"]) == (LEFT, 0)
+        squad.worker(own.python_queue)
+        ended(squad, pk)
+
+
+def test_row_16_a_death_after_the_job_and_before_its_build(squad, readers, lava):
+    """The test job was Complete, and its build's status as if it were not, without a notification; it is told again."""
+    _, build, pk = smoke(squad, lava, readers)
+    own = lane(squad, python_queue=f"celery_{pk}", patience="1s")
+    with own.running():
+        own.fetch(pk)
+        squad.wait_for("its run", "select 1 from ci_testjob where id = %s and testrun_id is not null", pk)
+        with transaction(squad, "lock table core_projectstatus in exclusive mode"):
+            killed_while_waiting(squad, squad.worker(own.python_queue), '%"core_projectstatus"%')
+        assert row_of(squad, pk)["job_status"] == "Complete"
+        assert not dump(squad, build)["project_status"][0]["finished"]
+        squad.worker(own.python_queue)
+        ended(squad, pk)
+    assert dump(squad, build)["project_status"][0]["finished"]

@@ -39,7 +39,8 @@ pub struct Squad {
     pub python_queue: String,
     /// The queue of SQUAD's task `squad.core.tasks.postprocess_test_run`. Default `core_postprocess`.
     pub testrun_queue: String,
-    /// How long SQUAD's workers may take to end a test job before they are told again. Default 60 s.
+    /// How long SQUAD's workers may take to end a test job before they are told again, 1 s to 1 h. Default 60 s.
+    #[serde(serialize_with = "serialize_duration")]
     pub patience: Duration,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
