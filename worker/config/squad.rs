@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::problem::Wrong;
+use super::quantity::serialize_duration;
 use super::section::Section;
 
 /// Where the results of test jobs go.
