@@ -13,7 +13,7 @@ import pytest
 import cts
 from dump import differences, dump
 from installation import Installation
-from lava import Case, Job
+from lava import Case, Job, log_of
 from scenarios import CTS, KERNEL_LOG, METADATA, SMOKE, tradefed_job
 from windows import LEFT, Lane, Proxy, Readers, ended, ends, row_of, state, transaction, wait_for
 
@@ -452,3 +452,347 @@ def test_row_16_a_death_after_the_job_and_before_its_build(squad, readers, lava)
         squad.worker(own.python_queue)
         ended(squad, pk)
     assert dump(squad, build)["project_status"][0]["finished"]
+
+
+# Test jobs on which SQUAD's workers raised an error that nothing handled, and that stayed Fetching: (job, by XML-RPC, plugins).
+SPEED = {"0_smoke": [Case("uname")]}
+ODD = {
+    "measured": (Job({**SPEED, "1_speed": [Case("read", measurement="fast"), Case("write", measurement="1")]}), False, []),
+    "not_finite": (Job({**SPEED, "1_speed": [Case("read", measurement="nan"), Case("write", measurement="inf")]}), False, []),
+    "nul_in_test_log": (Job({"0_smoke": [Case("uname", log=(1, 2))]}, log=log_of("a\0b", "c")), True, []),
+    "nul_in_name": (Job({"0_smoke": [Case("uname"), Case("un\0ame")]}), False, []),
+    "nul_in_metadata": (Job(SPEED, metadata={"key\0": "value\0", "list": ["\0"]}), False, []),
+    "long_suite": (Job({**SPEED, "1_" + "s" * 300: [Case("uname")]}), False, []),
+    "no_such_plugin": (Job(SPEED), False, ["no_such_plugin"]),
+    
+}
+# Row 18: errors before anything is written; the poll sent the same message for ever.
+BEFORE = {
+    "broken_definition": Job(SPEED, definition="{unbalanced: [\n- a: b: c"),
+    "definition_is_a_list": Job(SPEED, definition="[1, 2]"),
+}
+
+
+@pytest.fixture(scope="module")
+def odd(squad, lava, readers):
+    """Those test jobs, through one worker; their rows and builds, by name."""
+    lava.reset()
+    own = lane(squad, slots=4, patience="1s", attempts=3)
+    begun = {}
+    jobs = {**ODD, **{name: (job, False, []) for name, job in BEFORE.items()}}
+    for name, (job, rpc, plugins) in jobs.items():
+        job_id = lava.add(job, 7000 + next(NUMBERS))
+        build = squad.build(f"odd/{name}", plugins=plugins)
+        backend = squad.backend("rpc", lava.rpc) if rpc else squad.backend("lab", lava.rest)
+        begun[name] = (build, squad.testjob(build, backend, job_id))
+        own.fetch(begun[name][1])
+    found = {}
+    with own.running():
+        for name, (build, pk) in begun.items():
+            try:
+                found[name] = (ended(squad, pk, 40), dump(squad, build))
+            except AssertionError as error:
+                found[name] = (str(error), row_of(squad, pk))
+    return found
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_row_17_odd_results_are_no_reason_to_lose_a_test_job(odd, name):
+    row, build = odd[name]
+    assert not isinstance(row, str), (row, build)
+    assert row["job_status"] == "Complete"
+    (run,) = build["testruns"]
+    assert ("smoke", "uname", True) in {(test["metadata_suite"], test["metadata_name"], test["result"]) for test in run["tests"]}
+    assert build["finished"] == [True, []]
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_row_18_what_the_server_says_wrong_is_no_reason_to_ask_for_ever(odd, name):
+    row, build = odd[name]
+    assert not isinstance(row, str), (row, build)
+    assert row["fetched"] and row["job_status"] != LEFT
+
+
+def test_row_19_a_callback_is_not_used_up_by_a_fault(squad, readers, lava):
+    """SQUAD's worker deleted what TuxSuite had called back with, and then failed; an address that is not there was looked at
+    for ever."""
+    address = f"/v1/groups/g/projects/p/tests/{next(NUMBERS)}"
+    uid = address.rsplit("/", 1)[-1]
+    told = {"state": "finished", "result": "pass", "results": {"boot": "pass"}, "uid": uid, "tests": ["boot"], "download_url": ""}
+    lava.files[address] = (json.dumps(told).encode(), "application/json")
+    results = {"smoke": {"uname": {"result": "pass"}}}
+    lava.files[address + "/results"] = (json.dumps(results).encode(), "application/json")
+    lava.fail(address, 503)
+    backend = squad.backend("tux", f"{lava.address}/v1/", kind="tuxsuite")
+    build, gone = squad.build(f"tux/{uid}"), squad.build(f"tux/gone{uid}")
+    pk = squad.testjob(build, backend, f"TEST:g@p#{uid}")
+    none = squad.testjob(gone, backend, f"TEST:g@p#none{uid}")
+    squad.inside(
+        "ci.ResultsInput.objects.create(test_job_id=pk, text=text)", pk=pk, text=json.dumps({"kind": "test", "status": told})
+    )
+    own = lane(squad)
+    with own.running():
+        own.fetch(pk)
+        own.fetch(none)
+        assert ended(squad, pk)["job_status"] == "Complete"
+        squad.wait_for("the end of what is not there", "select 1 from ci_testjob where id = %s and fetched", none)
+    assert state(squad, pk)["tests"] > 0
+    assert row_of(squad, none)["failure"]
+
+
+def test_row_20_old_results_stay_until_there_are_new_ones(squad, readers, lava):
+    """SQUAD's worker deleted the test run, and then asked whether there is another."""
+    job_id, build, pk = smoke(squad, lava, readers)
+    own = lane(squad, attempts=1)
+    with own.running():
+        own.fetch(pk)
+        ended(squad, pk)
+        first = row_of(squad, pk)["testrun_id"]
+        lava.fail(f"jobs/{job_id}/suites/", 404)
+        failing = own.fetch(pk, clean_testrun=True)
+        squad.wait_for(
+            "an attempt that failed", f"select 1 from longshore_{own.name}.tasks where id = %s and state in ('done', 'dead')", failing
+        )
+        assert row_of(squad, pk)["testrun_id"] == first and state(squad, pk)["tests"] == 7
+        readers.expect(job_id, build, 1, 0, 0)
+        lava.jobs[str(job_id)] = Job({"0_smoke": [Case("new")]})
+        own.fetch(pk, clean_testrun=True)
+        squad.wait_for(
+            "the new run", "select 1 from ci_testjob where id = %s and testrun_id <> %s and job_status = 'Complete'", pk, first
+        )
+    (run,) = dump(squad, build)["testruns"]
+    assert [test["metadata_name"] for test in run["tests"]] == ["new"]
+
+
+def test_row_21_readers_have_looked_all_the_time(deaths, readers):
+    """What they must never see is remembered, and each test here asks for it; here, that they were there to see it."""
+    assert readers.looks["database"] > len(POINTS) and readers.looks["web"] > 0
+    seen = {str(death.job_id) for death in deaths.values()}
+    assert {job_id for reader, job_id in readers.whole if reader == "database"} >= seen
+    wait_for("the web reader", lambda: {job_id for reader, job_id in readers.whole if reader == "web"} >= seen)
+
+
+def test_row_21_the_readers_see_what_must_not_be(squad, lava):
+    """So that their silence means something: SQUAD's own tables in the states that its workers leave."""
+    looking = Readers(squad)
+    try:
+        job_id, build, pk = smoke(squad, lava, looking)
+        for number, step in enumerate(
+            (
+                f"""insert into core_environment (project_id, slug) select project_id, 'board' from core_build where id = {build}""",
+                f"""update ci_testjob set fetched = true, job_status = 'Complete' where id = {pk}""",
+            )
+        ):
+            squad.database.rows(step)
+        wait_for("a build that is finished without its run", lambda: any("without the run" in text for text in looking.problems))
+    finally:
+        looking.close()
+
+
+def test_row_22_what_others_write_to_the_row_stays(squad, readers, lava):
+    """SQUAD's worker saved all columns as it had read them minutes ago."""
+    job_id, _, pk = smoke(squad, lava, readers)
+    gate = lava.hold(f"jobs/{job_id}/suites/")
+    own = lane(squad)
+    with own.running():
+        own.fetch(pk)
+        gate.wait_reached()
+        squad.database.rows(
+            """update ci_testjob set resubmitted_count = 3, definition = 'by hand', can_resubmit = true,
+               submitted_at = '2026-01-01T00:00:00Z', parent_job_id = id where id = %s""",
+            [pk],
+        )
+        gate.open()
+        row = ended(squad, pk)
+    assert (row["resubmitted_count"], row["definition"], row["can_resubmit"], row["parent_job_id"]) == (3, "by hand", True, pk)
+    assert row["submitted_at"].isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_a_test_job_that_is_deleted_meanwhile_stays_deleted(squad, readers, lava):
+    job_id, build, pk = smoke(squad, lava, readers)
+    gate = lava.hold(f"jobs/{job_id}/suites/")
+    own = lane(squad)
+    with own.running():
+        fetch = own.fetch(pk)
+        gate.wait_reached()
+        squad.inside("ci.TestJob.objects.get(pk=pk).delete()", pk=pk)
+        gate.open()
+        squad.wait_for("the end of its task", f"select 1 from longshore_{own.name}.tasks where id = %s and state = 'done'", fetch)
+    assert dump(squad, build)["testruns"] == []
+
+
+# --- more than one ---
+
+
+def test_the_same_message_again_and_again_is_one_fetch(squad, readers, lava):
+    """SQUAD's poll sends the same id for as long as a test job is not fetched; two workers have it at the same time."""
+    job_id, build, pk = smoke(squad, lava, readers)
+    gate = lava.hold(f"jobs/{job_id}/suites/")
+    own = lane(squad)
+    for _ in range(3):
+        own.publish("squad.ci.tasks.fetch", pk, task_id=f"{pk}:lab/{job_id}")
+        own.fetch(pk)
+    with own.running(), own.running():
+        gate.wait_reached()
+        own.publish("squad.ci.tasks.fetch", pk, task_id=f"{pk}:lab/{job_id}")
+        squad.wait_for(
+            "the other messages' ends", f"select 1 from longshore_{own.name}.tasks where name = 'squad.ci.tasks.fetch' and state = 'done'"
+        )
+        gate.open()
+        ended(squad, pk)
+        squad.wait_for(
+            "the end of all", f"""select 1 where not exists (select 1 from longshore_{own.name}.tasks
+            where name = 'squad.ci.tasks.fetch' and state <> 'done')"""
+        )
+    assert state(squad, pk) == {**ENDED, "tests": 7, "attachments": 0}
+    assert len(dump(squad, build)["testruns"]) == 1
+
+
+# --- beside Python, and back to it ---
+
+
+def fake_jobs(squad, number, readers=None):
+    """Test jobs of SQUAD's backend `fake`: six tests and four metrics, or none."""
+    backend = squad.backend("fake", "http://fake.test", kind="fake")
+    build = squad.build("beside/fake")
+    return [squad.testjob(build, backend, f"fake{at}") for at in range(number)]
+
+
+def all_ended(squad, jobs, limit=120):
+    squad.wait_for(
+        "the end of all test jobs",
+        f"""select 1 where not exists (select 1 from ci_testjob
+            where id = any(%s) and (not fetched or job_status = '{LEFT}'))""",
+        jobs,
+        limit=limit,
+    )
+
+
+def whole(squad, jobs, tradefed):
+    """Each has one test run, with all tests once."""
+    rows = squad.database.rows(
+        """select t.id, t.job_status, r.completed, count(distinct r.id) as runs, count(c.id) as tests, count(distinct c.metadata_id) as names
+           from ci_testjob t left join core_testrun r on r.build_id = t.target_build_id and r.job_id = t.job_id
+           left join core_test c on c.test_run_id = r.id where t.id = any(%s) group by t.id, r.completed""",
+        [jobs],
+    )
+    assert len(rows) == len(jobs)
+    for row in rows:
+        expected = 277 if row["id"] in tradefed else 6 if row["completed"] else 0
+        assert (row["runs"], row["tests"], row["names"]) == (1, expected, expected), row
+    assert squad.database.rows("select 1 from core_pluginscratch") == []
+    assert squad.database.rows("select 1 from django_celery_results_chordcounter") == []
+
+
+def tradefed_jobs(squad, lava, number):
+    """Test jobs with a plugin, in a build of their own."""
+    archive = lava.serve("beside.tar.xz", cts.archive(CTS))
+    build = squad.build("beside/cts", plugins=["tradefed"], settings=CTS_SETTINGS)
+    backend = squad.backend("lab", lava.rest)
+    jobs = []
+    for _ in range(number):
+        job, columns = tradefed_job(archive)
+        jobs.append(squad.testjob(build, backend, lava.add(job), **columns))
+    return jobs
+
+
+QUEUES = ["ci_fetch", "ci_fetch_postprocess"]
+
+
+def test_beside_pythons_workers(site, quiet_lava):
+    """Both take from the same queues. A worker of Longshore's is killed in the midst of it, and what SQUAD's have begun is
+    let finish: their own deaths lose work, beside whomever they run."""
+    site.inside("result = None")
+    tradefed = tradefed_jobs(site, quiet_lava, 6)
+    jobs = fake_jobs(site, 54) + tradefed
+    own = Lane(site, "beside", slots=2, queues=QUEUES)
+    for pk in jobs:
+        site.fetch(pk)
+    python = [site.worker(), site.worker(*QUEUES)]
+    victim = own.start().wait_ready()
+    with own.running():
+        site.wait_for("some work of both", "select 1 from ci_testjob where fetched having count(*) > 8")
+        victim.process.kill()
+        with own.running():
+            site.wait_for("more work", "select 1 from ci_testjob where fetched having count(*) > 30")
+            python[1].stop()
+            all_ended(site, jobs)
+    mine = site.database.row("select count(*) as exports from longshore_beside.squad_exports")
+    assert 0 < mine["exports"]
+    whole(site, jobs, tradefed)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["drained", "killed"])
+def test_going_back(site, quiet_lava, how):
+    """Longshore goes in the midst of its work, and SQUAD's workers are started again, as before it came. What was shown is
+    ended by SQUAD; what was not is in SQUAD's queues, or the poll finds it."""
+    site.inside("result = None")
+    tradefed = tradefed_jobs(site, quiet_lava, 2)
+    jobs = tradefed + fake_jobs(site, 6)
+    gate = quiet_lava.hold("/files/beside.tar.xz")
+    own = Lane(site, "going", slots=2, queues=QUEUES)
+    for pk in jobs:
+        site.fetch(pk)
+    worker = own.start().wait_ready()
+    # both slots are held, and what was to be said before is said
+    wait_for("two plugins at work", lambda: quiet_lava.count("/files/beside.tar.xz") == 2)
+    site.wait_for("nothing left to say", "select 1 where not exists (select 1 from longshore_going.outbox)")
+    worker.process.signal(how)
+    gate.open()
+    worker.process.wait()
+    site.worker()
+    site.worker(*QUEUES)
+    # the poll, an hour later
+    site.inside(
+        """
+        from django.utils import timezone
+        import datetime
+        ci.Backend.objects.update(poll_interval=0)
+        ci.TestJob.objects.filter(fetched=False).update(last_fetch_attempt=timezone.now() - datetime.timedelta(hours=1))
+        """
+    )
+    site.publish("squad.ci.tasks.poll")
+    all_ended(site, jobs)
+    for queue in QUEUES:
+        site.drained(queue)
+    all_ended(site, jobs)
+    whole(site, jobs, tradefed)
+
+
+def test_all_message_kinds(site, quiet_lava):
+    """Python's workers left messages of all kinds when they were stopped; each is handled, or goes where Python takes it."""
+    site.inside("result = None")
+    job_id, build, pk = tradefed_here(site, quiet_lava)
+    python = site.worker("ci_fetch")
+    site.fetch(pk)
+    site.wait_for("what Python collected", "select 1 from ci_testjob where id = %s and subtasks_count = 1", pk)
+    site.drained("ci_fetch")
+    python.stop()
+    testrun = row_of(site, pk)["testrun_id"]
+    # what has been left: its subtask, which is there already, and of another test job its parts and their end
+    other, other_build, other_pk = tradefed_here(site, quiet_lava)
+    site.publish("squad.ci.tasks.postprocess_testjob", other_pk, "Complete", queue="ci_fetch")  # not collected: nothing to do
+    site.publish("tradefed.tasks.create_testcase_tests", 12345, "none", testrun, queue="ci_fetch")
+    site.publish("tradefed.tasks.update_build_status", [], testrun, job_id, "Complete", queue="ci_fetch")
+    site.publish("squad.ci.tasks.update_testjob_status", -1, "Complete", queue="ci_fetch")
+    own = Lane(site, "kinds", queues=QUEUES)
+    site.declare("celery")
+    with own.running():
+        passed = {
+            "tradefed.tasks.create_testcase_tests",
+            "tradefed.tasks.update_build_status",
+            "squad.ci.tasks.update_testjob_status",
+        }
+        site.wait_for(
+            "the end of all messages",
+            """select 1 from longshore_kinds.tasks where state = 'done' and name <> 'squad.ci.tasks.fetch'
+               having count(*) filter (where name = any(%s)) = 3 and count(*) filter (where name like '%%postprocess%%') = 2""",
+            list(passed),
+        )
+        site.fetch(other_pk)
+        site.worker()
+        all_ended(site, [pk, other_pk])
+    assert state(site, pk) == ENDED
+    assert state(site, other_pk) == ENDED
+    ran = site.database.rows("select task_name from django_celery_results_taskresult where task_name = any(%s)", [list(passed)])
+    assert {row["task_name"] for row in ran} <= passed
