@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import requests
 
@@ -65,13 +66,15 @@ class Installation:
         self.environment = variables(self.database, self.storage, self.vhost.url)
         self.processes = []
         self.helper = None
+        self.asking, self.starting = threading.Lock(), threading.Lock()
         self.web = None
 
     def process(self, name, arguments, environment=None, **options):
         """Starts a program that ends with this installation."""
-        log = self.folder / f"{len(self.processes)}-{name}.log"
-        process = Process(name, arguments, environment or self.environment, log, **options)
-        self.processes.append(process)
+        with self.starting:
+            log = self.folder / f"{len(self.processes)}-{name}.log"
+            process = Process(name, arguments, environment or self.environment, log, **options)
+            self.processes.append(process)
         return process
 
     def close(self):
@@ -89,9 +92,10 @@ class Installation:
                 "inside", [sys.executable, HERE / "inside.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             ).child
         call = json.dumps({"code": textwrap.dedent(code), "values": values})
-        self.helper.stdin.write(call.encode() + b"\n")
-        self.helper.stdin.flush()
-        line = self.helper.stdout.readline()
+        with self.asking:
+            self.helper.stdin.write(call.encode() + b"\n")
+            self.helper.stdin.flush()
+            line = self.helper.stdout.readline()
         assert line, "the helper inside SQUAD ended; its log is in " + str(self.folder)
         answer = json.loads(line)
         assert "error" not in answer, answer["error"]

@@ -7,7 +7,7 @@ import subprocess
 
 import requests
 
-from services import wait_for
+from services import unique, wait_for
 
 PROGRAM = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "debug" / "longshore"
 
@@ -55,7 +55,7 @@ class Longshore:
 
 def migrate(site, config):
     """Gives the database the tables of Longshore, beside SQUAD's."""
-    path = site.folder / "migrate.toml"
+    path = site.folder / f"{unique('migrate')}.toml"
     path.write_text(config)
     subprocess.run([PROGRAM, "migrate", "--config", path], check=True, env={"PATH": os.environ["PATH"]})
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::problem::Wrong;
+use super::quantity::serialize_duration;
 use super::section::Section;
 
 /// Where the results of test jobs go.
@@ -43,6 +45,9 @@ pub struct Squad {
     pub testrun_queue: String,
     /// The queue of SQUAD's tasks that submit test jobs and write mail. Default `ci_quick`.
     pub quick_queue: String,
+    /// How long SQUAD's workers may take to end a test job before they are told again, 1 s to 1 h. Default 60 s.
+    #[serde(serialize_with = "serialize_duration")]
+    pub patience: Duration,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
 }
@@ -83,6 +88,11 @@ impl Squad {
         let url = section
             .text("url")
             .map(|url| url.trim_end_matches('/').to_owned());
+        let patience = section.duration(
+            "patience",
+            Duration::from_secs(1)..=Duration::from_secs(3600),
+            Duration::from_secs(60),
+        );
         let plugins = section.table("plugins", |section| {
             section
                 .texts()
@@ -112,6 +122,7 @@ impl Squad {
             python_queue,
             testrun_queue,
             quick_queue,
+            patience,
             plugins,
         }
     }

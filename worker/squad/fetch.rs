@@ -230,7 +230,12 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
         },
     };
     let summary = match answer {
-        Collected::Done(summary) => summary,
+        Collected::Done(mut summary) => {
+            if let Some(name) = &mut summary.name {
+                name.retain(|sign| sign != '\0');
+            }
+            summary
+        }
         Collected::Running(state) => {
             // SQUAD's poll and its listener say when to look again.
             return Ok(Outcome::done(json!({ "the backend says": state })));

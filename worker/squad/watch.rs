@@ -1,10 +1,10 @@
-//! Whether SQUAD has heard: a test job that it was told of and still shows as being finished is told of again.
+//! Whether SQUAD has heard: a test job that it was told of, and that it or its build does not show so, is told of again.
 //!
 //! SQUAD's worker acknowledges before it works, and gives up silently when the row is locked: a message is lost easily,
-//! and saying it twice is harmless.
+//! and saying it twice is harmless. The pauses double up to a quarter of an hour: what is late for want of workers is not
+//! to come later still for our repetitions.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Squad;
 use super::plan::{Plan, enabled};
@@ -14,8 +14,6 @@ use crate::task::Task;
 
 /// The task's name.
 pub(super) const NAME: &str = "longshore.squad.watch";
-/// How long SQUAD's workers may take before they are told again, and between two looks.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Told again in one look.
 const MOST: i64 = 200;
 
@@ -30,8 +28,9 @@ pub(super) async fn run(
     context: Context,
 ) -> anyhow::Result<Outcome> {
     let store = context.store();
-    let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(60_000);
-    let before = store.clock().now().saturating_sub(patience);
+    let patience = squad.config.squad.patience;
+    let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+    let before = store.clock().now().saturating_sub(millis);
     let untold = context
         .patiently(|| store.squad_untold(before, MOST))
         .await?;
@@ -42,9 +41,10 @@ pub(super) async fn run(
         };
         let plan = Plan::of(&squad.config.squad, enabled(&job));
         let status = one.status.as_deref().unwrap_or("Complete");
-        // What ran once is not to run twice: only the end is told again.
+        // What ran once is not to run twice: only the end is told again. Python's plugins come before the end, unless
+        // they keep failing, as one that is not installed does.
         let end = Plan {
-            testjob: plan.testjob,
+            testjob: plan.testjob && one.since < millis.saturating_mul(4),
             ..Plan::default()
         };
         tracing::warn!(
@@ -58,7 +58,7 @@ pub(super) async fn run(
     }
     context.write(ops).await?;
     Ok(Outcome::Later {
-        after: PATIENCE,
+        after: patience,
         reason: "looks whether SQUAD has heard of every test job".to_owned(),
     })
 }

@@ -106,6 +106,8 @@ pub struct Untold {
     pub generation: i64,
     pub pk: i64,
     pub status: Option<String>,
+    /// From its collection until SQUAD was last told, in milliseconds.
+    pub since: i64,
 }
 
 /// Rows of a page.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -361,7 +362,7 @@ impl Stager {
             Item::Metadata(key, value) => StagedRow::Fact {
                 kind: "metadata",
                 key: self.text(key),
-                value: value.to_string(),
+                value: self.json(value),
             },
             Item::Problem(text) => {
                 self.progress.counts.problems += 1;
@@ -404,6 +405,16 @@ impl Stager {
         }
         self.progress.replaced += 1;
         text.replace('\0', "\u{fffd}")
+    }
+
+    /// Nor does its jsonb.
+    fn json(&mut self, value: Value) -> String {
+        let text = value.to_string();
+        if !text.contains("\\u0000") {
+            return text;
+        }
+        self.progress.replaced += 1;
+        without_nul(value).to_string()
     }
 
     async fn save(&mut self) -> Result<(), Stop> {
@@ -547,6 +558,19 @@ impl Hash {
             Item::Data(data) => self.bytes(data),
             Item::Problem(text) => self.bytes(text.as_bytes()),
         }
+    }
+}
+
+fn without_nul(value: Value) -> Value {
+    let clean = |text: String| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => clean(text).into(),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(entries) => entries
+            .into_iter()
+            .map(|(key, value)| (clean(key), without_nul(value)))
+            .collect(),
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
     }
 }
 
