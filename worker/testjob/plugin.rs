@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::fetch::failure;
 use super::item::Sink;
 use super::stage::{Progress, Staged, stage};
-use super::{Services, backend::Backend};
+use super::{Services, backend::Backend, sink};
 use crate::handler::{Context, Fatal, Outcome};
 use crate::task::Task;
 
@@ -141,6 +141,9 @@ pub(super) async fn run(
                     .store()
                     .publish_plugin(&task.id, run, testjob, generation, &counts)?,
             );
+            let store = context.store();
+            let submit = sink::when_finished(&services, store, &project, testjob, generation)?;
+            with.extend(submit);
             Ok(Outcome::Publish {
                 result: json!({ "tests": counts.tests }),
                 with,
