@@ -98,7 +98,7 @@ def expect_once(site):
         (1.5, "s", "1.5"),
         (2.0, "", "1.0,2.0,3.0"),
     ]
-    assert site.get(f"{api}/log_file/").text == LOG
+    assert site.get(f"{api}/log_file/").content.decode() == LOG
     attachments = site.database.rows("select filename, length from core_attachment order by filename")
     assert {row["filename"]: row["length"] for row in attachments} == {"trace.bin": 1_280_000, "empty.txt": 0}
     assert site.get(f"{api}/attachments/?filename=trace.bin").content == bytes(range(256)) * 5000
