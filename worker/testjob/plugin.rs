@@ -129,29 +129,24 @@ pub(super) async fn run(
         }
     })
     .await?;
-    match staged {
+    let (mut with, counts) = match staged {
         Staged::All {
             answer: (),
-            rest: mut with,
+            rest,
             counts,
             progress: _,
-        } => {
-            with.extend(
-                context
-                    .store()
-                    .publish_plugin(&task.id, run, testjob, generation, &counts)?,
-            );
-            let store = context.store();
-            let submit = sink::when_finished(&services, store, &project, testjob, generation)?;
-            with.extend(submit);
-            Ok(Outcome::Publish {
-                result: json!({ "tests": counts.tests }),
-                with,
-                follow: Vec::new(),
-            })
-        }
-        Staged::HandOff => Ok(Outcome::HandOff),
-    }
+        } => (rest, counts),
+        Staged::HandOff => return Ok(Outcome::HandOff),
+    };
+    let store = context.store();
+    with.extend(store.publish_plugin(&task.id, run, testjob, generation, &counts)?);
+    let submit = sink::when_finished(&services, store, &project, testjob, generation)?;
+    with.extend(submit);
+    Ok(Outcome::Publish {
+        result: json!({ "tests": counts.tests }),
+        with,
+        follow: Vec::new(),
+    })
 }
 
 /// An item of a plugin goes to the stager.

@@ -21,7 +21,7 @@ use crate::crash;
 use crate::handler::{Context, Fatal, Outcome};
 use crate::store::TestJobView;
 use crate::testjob::backend::http::{
-    Authorization, Client, FormFile, HttpError, Limits, Secret, Verdict,
+    Authorization, Client, Failure, FormFile, HttpError, Limits, Secret, Verdict,
 };
 use crate::testjob::backend::{BackendError, REFERENCES};
 
@@ -178,7 +178,6 @@ impl SquadSink {
     }
 
     fn at(&self, path: &str) -> Result<Url, HttpError> {
-        use crate::testjob::backend::http::Failure;
         self.url
             .join(path)
             .map_err(|error| HttpError::at(&self.url, Failure::Setup(error.to_string())))
@@ -297,6 +296,12 @@ fn mark(job: &TestJobView) -> String {
 }
 
 fn failed(error: HttpError) -> anyhow::Error {
+    if let Failure::Status {
+        code: 401 | 403, ..
+    } = error.failure
+    {
+        return Fatal(format!("{error}: see the sink's token")).into();
+    }
     match error.verdict() {
         Verdict::Temporary => error.into(),
         Verdict::Final => Fatal(error.to_string()).into(),
