@@ -46,6 +46,8 @@ pub(in crate::testjob) struct SquadSink {
 enum Found {
     Nothing,
     Ours(i64),
+    /// Ours, and SQUAD has not worked through it: it is about to, or died within it.
+    Unfinished(i64),
     /// A run of the same `job_id` in the build that is not ours.
     Other(i64),
 }
@@ -136,6 +138,9 @@ impl SquadSink {
         match self.find(job, job_id, mark).await.map_err(failed)? {
             Found::Nothing => Ok(None),
             Found::Ours(run) => Ok(Some(Outcome::done(json!({ "submitted before": run })))),
+            Found::Unfinished(run) => {
+                anyhow::bail!("SQUAD has the results as test run {run} and has not worked through them")
+            }
             Found::Other(run) => Err(Fatal(format!(
                 "SQUAD's build {}/{} has a test run {run} with job_id {job_id} that is not of this test job",
                 job.project, job.build
@@ -152,6 +157,7 @@ impl SquadSink {
         #[derive(Deserialize)]
         struct Run {
             id: i64,
+            status_recorded: bool,
         }
         let (group, project) = job.project.split_once('/').unwrap_or_default();
         let mut url = self.at("api/testruns/")?;
@@ -160,20 +166,24 @@ impl SquadSink {
             ("build__version", &job.build),
             ("build__project__slug", project),
             ("build__project__group__slug", group),
-            ("fields", "id"),
+            ("fields", "id,status_recorded"),
         ]);
         let page: Page = self.client.json(&url).await?;
         // There is at most one: SQUAD has a unique index.
-        let Some(Run { id }) = page.results.into_iter().next() else {
+        let Some(Run {
+            id,
+            status_recorded,
+        }) = page.results.into_iter().next()
+        else {
             return Ok(Found::Nothing);
         };
         let url = self.at(&format!("api/testruns/{id}/metadata_file/"))?;
         let metadata: Value = self.client.json(&url).await?;
         let is_ours = metadata.get(MARK).and_then(Value::as_str) == Some(mark);
-        Ok(if is_ours {
-            Found::Ours(id)
-        } else {
-            Found::Other(id)
+        Ok(match (is_ours, status_recorded) {
+            (true, true) => Found::Ours(id),
+            (true, false) => Found::Unfinished(id),
+            (false, _) => Found::Other(id),
         })
     }
 
