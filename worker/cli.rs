@@ -18,6 +18,7 @@ use crate::id::WorkerId;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::testjob::plugin;
 
+mod api;
 mod config;
 mod demo;
 mod drain;
@@ -48,6 +49,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Runs a worker of one pool until SIGTERM
     Run(run::Arguments),
+    /// Answers producers over HTTP as SQUAD does, until SIGTERM
+    Api,
     /// Adds a task
     #[command(subcommand)]
     Enqueue(enqueue::Verb),
@@ -120,6 +123,7 @@ async fn verb(arguments: Arguments) -> Answer {
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
         Verb::Run(arguments) => run::run(load(config)?, arguments).await,
+        Verb::Api => api::run(load(config)?).await,
         Verb::Enqueue(verb) => enqueue::run(load(config)?, verb).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,

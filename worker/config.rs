@@ -15,6 +15,7 @@ use std::path::Path;
 use serde::Serialize;
 
 mod address;
+mod api;
 mod backend;
 mod check;
 mod document;
@@ -33,6 +34,7 @@ mod tests;
 mod value;
 mod worker;
 
+pub use api::{Api, Sink, SinkKind, Token};
 pub use backend::{Backend, BackendKind, Project, Settings};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
@@ -74,6 +76,11 @@ pub struct Config {
     pub backends: BTreeMap<String, Backend>,
     /// `[projects]`, by `group/project` or `*`. Default: none.
     pub projects: BTreeMap<String, Project>,
+    /// `[sinks]`, by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sinks: BTreeMap<String, Sink>,
+    /// `[api]`: how producers speak to `longshore api`.
+    pub api: Api,
     /// `[testjobs]`: where their results go.
     pub testjobs: TestJobs,
     /// `[squad]`: the SQUAD installation whose test jobs these are.
@@ -134,6 +141,13 @@ impl Config {
             .unwrap_or_default()
     }
 
+    /// Whether `group/project` is one of ours: it or `*` has an entry, or there are no entries at all.
+    pub fn knows_project(&self, name: &str) -> bool {
+        self.projects.is_empty()
+            || self.projects.contains_key(name)
+            || self.projects.contains_key(ANY_PROJECT)
+    }
+
     /// Everything, defaults included, as a file that means the same, but for its secrets: `***`.
     pub fn redacted_toml(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
@@ -182,6 +196,14 @@ impl Config {
                 .filter_map(|(name, backend)| Some((name, backend?)))
                 .collect(),
             projects: root.table("projects", |section| section.tables(Project::read)),
+            sinks: root
+                .table("sinks", |section| {
+                    section.tables(|_, section| Sink::read(section))
+                })
+                .into_iter()
+                .filter_map(|(name, sink)| Some((name, sink?)))
+                .collect(),
+            api: root.table("api", Api::read),
             testjobs: root.table("testjobs", TestJobs::read),
             squad: root.table("squad", Squad::read),
             limits: root.table("limits", Limits::read),

@@ -4,6 +4,7 @@
 //! ([`store`]) is the truth, the broker ([`broker`]) a doorbell. Test jobs ([`testjob`]) are handlers like
 //! any user's. ARCHITECTURE.md says how the parts fit.
 #![warn(missing_docs)]
+pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -22,6 +22,7 @@ pub(crate) mod command;
 mod messages;
 mod outbox;
 mod postgres;
+mod produced;
 mod published;
 mod schema;
 pub(crate) mod sql;
@@ -38,6 +39,7 @@ pub use by_hand::{Filter, RunningView, TaskView};
 pub use command::Op;
 pub use messages::Taken;
 pub use outbox::Ring;
+pub use produced::Watched;
 pub use published::{
     FileView, MetricView, PartView, TestJobFilter, TestJobView, TestPage, TestView,
 };

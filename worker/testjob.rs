@@ -1,6 +1,6 @@
 //! Test jobs: collect their results, publish them whole, post-process them.
 //!
-//! Two handlers of the engine like any user's: `testjob.fetch` and `testjob.postprocess`. They never
+//! Three handlers of the engine like any user's: `testjob.fetch`, `testjob.postprocess` and `testjob.submit`. They never
 //! write a row that readers see but in the command that settles their task.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod format;
 pub mod item;
 pub mod plugin;
+pub mod sink;
 pub mod stage;
 
 use backend::directory::Directory;
@@ -25,6 +26,7 @@ use backend::http::{Limits, Secret};
 use backend::lava::{Lava, LavaConfig};
 use backend::tuxsuite::{TuxSuite, TuxSuiteConfig};
 use backend::{Backend, BackendError, Settings};
+use sink::squad::SquadSink;
 
 /// The name of the task that collects a test job.
 pub const FETCH: &str = "testjob.fetch";
@@ -34,6 +36,7 @@ pub const POSTPROCESS: &str = "testjob.postprocess";
 /// What the handlers need: the backends, and what projects want.
 pub struct Services {
     backends: BTreeMap<String, Source>,
+    sinks: BTreeMap<String, SquadSink>,
     config: Arc<Config>,
 }
 
@@ -44,7 +47,7 @@ struct Source {
 }
 
 impl Services {
-    /// Makes every backend that the configuration names.
+    /// Makes every backend and sink that the configuration names.
     ///
     /// # Errors
     ///
@@ -98,7 +101,16 @@ impl Services {
                 },
             );
         }
-        Ok(Self { backends, config })
+        let sinks = config
+            .sinks
+            .iter()
+            .map(|(name, sink)| Ok((name.clone(), SquadSink::new(sink)?)))
+            .collect::<Result<_, BackendError>>()?;
+        Ok(Self {
+            backends,
+            sinks,
+            config,
+        })
     }
 
     /// A backend with the settings of a project over its own.
@@ -134,7 +146,7 @@ impl std::fmt::Debug for Services {
     }
 }
 
-/// Registers the two handlers.
+/// Registers the three handlers.
 pub fn register(registry: &mut Registry, services: &Arc<Services>) {
     let own = Arc::clone(services);
     registry.add(FETCH, move |task, context| {
@@ -143,6 +155,10 @@ pub fn register(registry: &mut Registry, services: &Arc<Services>) {
     let own = Arc::clone(services);
     registry.add(POSTPROCESS, move |task, context| {
         plugin::run(Arc::clone(&own), task, context)
+    });
+    let own = Arc::clone(services);
+    registry.add(sink::SUBMIT, move |task, context| {
+        sink::run(Arc::clone(&own), task, context)
     });
 }
 

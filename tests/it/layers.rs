@@ -42,13 +42,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "squad",
         &["clock", "config", "handler", "store", "task", "testjob"],
     ),
+    ("api", &["config", "outbox", "store", "testjob"]),
     ("lab", &["testjob"]),
     ("http", &["pool"]),
     (
         "cli",
         &[
-            "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox", "pool",
-            "squad", "store", "task", "testjob",
+            "api", "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox",
+            "pool", "squad", "store", "task", "testjob",
         ],
     ),
     ("main", &[]),
@@ -56,10 +57,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// `(crate, the only places that may name it)`: a module, or a file or folder of one.
 const CRATES: &[(&str, &[&str])] = &[
-    ("axum", &["http", "lab"]),
+    ("axum", &["api", "http", "lab"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("csv", &["cli"]),
+    ("hyper", &["api"]),
+    ("hyper_util", &["api"]),
     ("indicatif", &["cli"]),
     ("k8s_openapi", &["kube"]),
     ("lapin", &["broker/rabbitmq"]),
@@ -67,6 +70,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("metrics_exporter_prometheus", &["http"]),
     ("prost", &["codec"]),
     ("reqwest", &["testjob/backend/http"]),
+    ("ring", &["api"]),
     ("rmpv", &["codec/value"]),
     ("signal_hook", &["cli"]),
     ("signal_hook_tokio", &["cli"]),

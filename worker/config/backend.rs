@@ -84,6 +84,9 @@ enum KindName {
 pub struct Project {
     /// The plugins that post-process its test jobs. Default: none.
     pub plugins: Vec<String>,
+    /// Whom its finished test jobs are submitted to, by names of `[sinks]`. Default: nobody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<String>,
     /// Settings over those of the backend. Default: none.
     #[serde(skip_serializing_if = "Settings::is_empty")]
     pub settings: Settings,
@@ -191,7 +194,7 @@ fn refuse_what_the_kind_has_not(section: &Section<'_>, kind: KindName) {
     }
 }
 
-fn required<T>(section: &Section<'_>, key: &str, value: Option<T>) -> Option<T> {
+pub(super) fn required<T>(section: &Section<'_>, key: &str, value: Option<T>) -> Option<T> {
     if value.is_none() && section.is_sound(key) {
         section.wrong(
             key,
@@ -203,7 +206,7 @@ fn required<T>(section: &Section<'_>, key: &str, value: Option<T>) -> Option<T> 
 }
 
 /// The address of an HTTP API.
-fn http(text: &str) -> Result<Address, Wrong> {
+pub(super) fn http(text: &str) -> Result<Address, Wrong> {
     let address = address::parse(
         text,
         &["http", "https"],
@@ -237,6 +240,7 @@ impl Project {
         }
         Self {
             plugins,
+            sinks: section.list("sinks").unwrap_or_default(),
             settings: Settings::read(section),
         }
     }

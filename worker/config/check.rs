@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::pool::{ANY, Pool, PoolKind};
-use super::problem::Wrong;
+use super::problem::{Wrong, suggestion};
 use super::quantity::show_duration;
 use super::reading::Reading;
 use super::squad::ResultStore;
@@ -45,6 +45,22 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
     }
     routes_are_served(config, reading);
     squad_is_reachable(config, reading);
+    sinks_are_there(config, reading);
+}
+
+/// A project submits its results to sinks that there are.
+fn sinks_are_there(config: &Config, reading: &Reading<'_>) {
+    for (name, project) in &config.projects {
+        let key = ["projects", name, "sinks"];
+        for sink in &project.sinks {
+            // One that is there but wrong is complained of where it stands.
+            if !config.sinks.contains_key(sink) && !reading.is_written(&["sinks", sink]) {
+                let known: Vec<&str> = config.sinks.keys().map(String::as_str).collect();
+                let wrong = Wrong::new("there is no such sink", suggestion(sink, &known));
+                reading.wrong(&key, Some(format!("{sink:?}")), wrong);
+            }
+        }
+    }
 }
 
 fn is_room_sound(reading: &Reading<'_>) -> bool {

@@ -155,8 +155,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The routes below `[routes]`, and those that go without saying: `testjob.fetch` and
-    /// `testjob.postprocess` to SQUAD's queues, all else to the first queue of the first elastic pool.
+    /// The routes below `[routes]`, and those that go without saying: `testjob.fetch`,
+    /// `testjob.postprocess` and `testjob.submit` to SQUAD's queues, all else to the first queue of the first elastic pool.
     pub(super) fn read(section: &mut Section<'_>, pools: &BTreeMap<String, Pool>) -> Self {
         let patterns = section.texts();
         for pattern in patterns.keys() {
@@ -171,6 +171,7 @@ impl Routes {
         for (name, queue) in [
             ("testjob.fetch", FETCH_QUEUE),
             ("testjob.postprocess", POSTPROCESS_QUEUE),
+            ("testjob.submit", POSTPROCESS_QUEUE),
         ] {
             if routes.find(name).is_none() {
                 routes.patterns.insert(name.to_owned(), queue.to_owned());

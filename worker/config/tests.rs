@@ -550,7 +550,7 @@ fn the_example_names_every_key_that_is_printed() {
 fn what_the_example_leaves_out_can_be_put_in() {
     let folder = Folder::new();
     fs::create_dir(folder.0.join("secrets")).expect("a folder");
-    for name in ["store", "reader", "broker", "lab"] {
+    for name in ["store", "reader", "broker", "lab", "qa", "ci"] {
         folder.write(&format!("secrets/{name}"), "secret");
     }
     let uncommented: Vec<&str> = EXAMPLE

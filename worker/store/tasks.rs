@@ -212,7 +212,7 @@ pub(super) fn parsed(task: &str) -> Result<Task, StoreError> {
     })
 }
 
-fn ids(rows: &[Row]) -> Vec<String> {
+pub(super) fn ids(rows: &[Row]) -> Vec<String> {
     rows.iter()
         .filter_map(|row| row.get("id")?.as_str().map(str::to_owned))
         .collect()
@@ -512,7 +512,7 @@ impl Store {
     }
 }
 
-fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
+pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::backend::{BackendError, Collected, Summary};
 use super::stage::{Progress, Staged, stage};
-use super::{POSTPROCESS, Services, Target, plugin_task};
+use super::{POSTPROCESS, Services, Target, plugin_task, sink};
 use crate::handler::{Context, Fatal, Outcome};
 use crate::store::{Begun, Fetched, Op, RunCounts};
 use crate::task::Task;
@@ -169,6 +169,15 @@ fn publish(
         counts,
         &word(summary),
         &plugins,
+    )?);
+    let project = &order.target.project;
+    let store = context.store();
+    with.extend(sink::when_finished(
+        services,
+        store,
+        project,
+        *testjob,
+        *generation,
     )?);
     Ok(Outcome::Publish {
         result: json!({ "testjob": testjob, "tests": counts.tests, "metrics": counts.metrics }),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::fetch::failure;
 use super::item::Sink;
 use super::stage::{Progress, Staged, stage};
-use super::{Services, backend::Backend};
+use super::{Services, backend::Backend, sink};
 use crate::handler::{Context, Fatal, Outcome};
 use crate::task::Task;
 
@@ -129,26 +129,24 @@ pub(super) async fn run(
         }
     })
     .await?;
-    match staged {
+    let (mut with, counts) = match staged {
         Staged::All {
             answer: (),
-            rest: mut with,
+            rest,
             counts,
             progress: _,
-        } => {
-            with.extend(
-                context
-                    .store()
-                    .publish_plugin(&task.id, run, testjob, generation, &counts)?,
-            );
-            Ok(Outcome::Publish {
-                result: json!({ "tests": counts.tests }),
-                with,
-                follow: Vec::new(),
-            })
-        }
-        Staged::HandOff => Ok(Outcome::HandOff),
-    }
+        } => (rest, counts),
+        Staged::HandOff => return Ok(Outcome::HandOff),
+    };
+    let store = context.store();
+    with.extend(store.publish_plugin(&task.id, run, testjob, generation, &counts)?);
+    let submit = sink::when_finished(&services, store, &project, testjob, generation)?;
+    with.extend(submit);
+    Ok(Outcome::Publish {
+        result: json!({ "tests": counts.tests }),
+        with,
+        follow: Vec::new(),
+    })
 }
 
 /// An item of a plugin goes to the stager.

@@ -22,8 +22,10 @@ use crate::testjob::backend::Download;
 
 pub use self::failure::{Failure, HttpError, Verdict, classify, place, read_error};
 use self::failure::{cause, failure, parse_json, status_failure};
+pub use self::form::FormFile;
 
 mod failure;
+mod form;
 
 /// Redirects followed before giving up: storage services use one or two.
 const MAX_REDIRECTS: usize = 5;
