@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Answer, Failure, open_broker, open_store, signals};
+use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
 use crate::config::Config;
 use crate::handler::Registry;
 use crate::http;
@@ -25,7 +25,11 @@ pub(super) struct Arguments {
 /// Left to rescue.
 const LEFT: u8 = 3;
 
-pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Arguments) -> Answer {
+pub(super) async fn run(
+    config: Arc<Config>,
+    Arguments { pool, parent }: Arguments,
+    handlers: Handlers,
+) -> Answer {
     if let Some(parent) = parent {
         die_with(parent)?;
     }
@@ -50,6 +54,7 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         let watch = store.enqueue(&[squad::watch_task(&config)]).await?;
         tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
     }
+    handlers(&mut registry);
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),
