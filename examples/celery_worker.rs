@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longshore::celery::Exception;
 use longshore::handler::{Fatal, Outcome, Registry};
 use longshore::task::Task;
 use serde_json::{Value, json};
@@ -51,6 +52,11 @@ fn handlers(registry: &mut Registry) {
     // … and this one is not.
     registry.add("fatal", |task, _| async move {
         Err(Fatal(text(&task, "message", 0)?).into())
+    });
+    // An error that has a name in Python: what `AsyncResult.get()` raises there.
+    registry.add("raise", |task, _| async move {
+        let class = text(&task, "class", 0)?;
+        Err(Exception::new("builtins", &class, text(&task, "message", 1)?).into())
     });
     // Adds a line to a file, for whoever counts, and passes on what it was given.
     registry.add("note", |task, _| async move {

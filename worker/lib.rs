@@ -5,6 +5,7 @@
 //! any user's. ARCHITECTURE.md says how the parts fit.
 #![warn(missing_docs)]
 pub mod broker;
+pub mod celery;
 pub mod cli;
 pub mod clock;
 pub mod codec;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Receipt};
+use crate::celery::Celery;
 use crate::config::{self, Policies};
 use crate::handler::{Pulse, Registry};
 use crate::id::{Epoch, TaskId, WorkerId};
@@ -56,6 +57,8 @@ pub struct Setup {
     pub policies: Policies,
     /// What is forgotten, and when.
     pub retention: config::Retention,
+    /// What is done for Celery's clients.
+    pub celery: Celery,
     /// This life of this worker: made by [`member_id`].
     pub id: WorkerId,
     /// The pod that it runs in, if it does.

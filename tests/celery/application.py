@@ -6,11 +6,30 @@ Tasks called `py.…` are Python's. Those of Longshore are known by name only, a
 import os
 import pathlib
 
-import celery
 from celery import Celery
 from kombu import Queue
 
-LONGSHORE = ("add", "mul", "total", "echo", "fail", "fatal", "note", "wait")
+LONGSHORE = ("add", "mul", "total", "echo", "fail", "fatal", "raise", "note", "wait")
+
+
+def use_django(database):
+    """Lets Django use the PostgreSQL `database` (host, port, user, name), whatever it used before."""
+    import django
+    from django.conf import settings
+    from django.db import connections
+
+    host, port, user, name = database
+    if not settings.configured:
+        default = {"ENGINE": "django.db.backends.postgresql", "HOST": host, "PORT": port, "USER": user, "NAME": name}
+        settings.configure(
+            INSTALLED_APPS=["django_celery_results"],
+            DATABASES={"default": default},
+            USE_TZ=True,
+            DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        )
+        django.setup()
+    connections["default"].close()
+    connections["default"].settings_dict["NAME"] = name
 
 
 def make(broker, backend):
@@ -62,6 +81,9 @@ def tasks(app):
         told = {key: getattr(request, key, None) for key in ("id", "root_id", "parent_id", "group", "retries", "origin")}
         return {"args": list(args), **told}
 
+
+if "TEST_DJANGO" in os.environ:
+    use_django(os.environ["TEST_DJANGO"].split(","))
 
 # Only in a worker: a client makes its own.
 app = make(os.environ["TEST_BROKER"], os.environ["TEST_BACKEND"]) if "TEST_BROKER" in os.environ else None

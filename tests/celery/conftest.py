@@ -160,6 +160,12 @@ slots = 4
 attempts = 2
 backoff_min = "100ms"
 backoff_max = "200ms"
+[celery]
+results = "{results}"
+database_format = "{format}"
+[celery.routes]
+"*" = "python"
+{routes}
 """
 
 
@@ -214,9 +220,17 @@ class Longshore:
         self.processes = []
         self.configure()
 
-    def configure(self, more="", old="", new=""):
+    def configure(self, results="rpc", more="", old="", new=""):
         """Writes the configuration and migrates; `old` in the usual one becomes `new`."""
-        text = CONFIG.format(store=self.database.url, broker=self.vhost.url.replace("guest:guest@", "guest@"))
+        from application import LONGSHORE
+
+        text = CONFIG.format(
+            store=self.database.url,
+            broker=self.vhost.url.replace("guest:guest@", "guest@"),
+            results=results,
+            format="json" if CELERY >= (5, 7) else "pickle",
+            routes="\n".join(f'"{name}" = "longshore"' for name in LONGSHORE),
+        )
         assert old in text
         self.config.write_text((text.replace(old, new) if old else text) + more)
         self.cli("migrate")
@@ -273,7 +287,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def app(vhost):
-    """A Celery application, as a client; results come by rpc:// unless the test says otherwise."""
+    """A Celery application, as a client; results come by rpc://."""
     from application import make
 
     made = make(vhost.url, "rpc://")
@@ -281,11 +295,55 @@ def app(vhost):
     made.close()
 
 
+@pytest.fixture(params=["rpc", "database", "django"])
+def each(request, vhost, database, longshore, python_worker):
+    """The same with each result backend, on all sides: an application, whose `backend` is the one for Python workers."""
+    return with_results(request.param, vhost, database, longshore, python_worker)
+
+
+@pytest.fixture(params=["database", "django"])
+def tables(request, vhost, database, longshore, python_worker):
+    """The same with those that can join a chord."""
+    return with_results(request.param, vhost, database, longshore, python_worker)
+
+
+# Before 5.7 the database backend keeps pickles, which Longshore writes and never reads.
+@pytest.fixture(params=["django", "database"] if CELERY >= (5, 7) else ["django"])
+def joined(request, vhost, database, longshore, python_worker):
+    """The same with those whose chords Longshore itself joins."""
+    return with_results(request.param, vhost, database, longshore, python_worker)
+
+
+def with_results(results, vhost, database, longshore, python_worker):
+    from application import make, use_django
+
+    parts = database.parts
+    backend = "rpc://"
+    if results == "django":
+        from django.core.management import call_command
+
+        django = [parts["host"], str(parts["port"]), parts["user"], database.name]
+        use_django(django)
+        call_command("migrate", verbosity=0)
+        python_worker.variables["TEST_DJANGO"] = ",".join(django)
+        backend = "django-db"
+    elif results == "database":
+        backend = f"db+postgresql+psycopg2://{parts['user']}@{parts['host']}:{parts['port']}/{database.name}"
+    app = make(vhost.url, backend)
+    if results == "database":
+        # The first use makes the tables.
+        assert app.AsyncResult("nobody").state == "PENDING"
+    app.results, app.backend_url = results, backend
+    longshore.configure(results)
+    return app
+
+
 class Workers:
     """Celery's own workers, of `application.py`."""
 
     def __init__(self, folder, vhost, request):
         self.folder, self.vhost, self.request, self.processes = folder, vhost, request, []
+        self.variables = {}
 
     def __call__(self, queues="python", backend="rpc://", more=()):
         """Starts a worker and waits until it is ready."""
@@ -296,6 +354,7 @@ class Workers:
             "TEST_BROKER": self.vhost.url,
             "TEST_BACKEND": backend,
             "TEST_FOLDER": str(self.folder),
+            **self.variables,
         }
         process = Process(
             [

@@ -245,6 +245,7 @@ async fn set_unreadable(
     let outgoing = Outgoing {
         queue: unreadable_queue(queue),
         message,
+        optional: false,
     };
     let published = patiently_publish(worker, outgoing).await;
     if published {

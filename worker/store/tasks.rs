@@ -141,6 +141,8 @@ pub struct Settlement {
     pub result: Option<Value>,
     /// Why it ended so.
     pub reason: Option<String>,
+    /// For a task that will run again: its message from now on.
+    pub message: Option<Task>,
 }
 
 #[derive(Deserialize)]
@@ -229,6 +231,7 @@ fn settle_row(id: &TaskId, epoch: Epoch, settlement: &Settlement) -> Value {
         "delay": settlement.delay, "failed": i32::from(settlement.failed),
         "interrupted": i32::from(settlement.interrupted), "checkpoint": text(&settlement.checkpoint),
         "result": text(&settlement.result), "reason": settlement.reason,
+        "task": settlement.message.as_ref().and_then(|task| serde_json::to_string(task).ok()),
     })
 }
 
@@ -430,7 +433,7 @@ impl Store {
         all.extend(enqueue_ops(follow)?);
         let announces = all
             .iter()
-            .map(|op| matches!(op.sql.name, "ring" | "post" | "squad/post"))
+            .map(|op| matches!(op.sql.name, "ring" | "post" | "squad/post" | "chord_end"))
             .collect::<Vec<_>>();
         let answers = self.command("publish", all).await?;
         let announced = answers.into_iter().zip(announces);
