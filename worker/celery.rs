@@ -6,8 +6,9 @@
 
 use serde_json::{Value, json};
 
+use crate::broker::{Broker, BrokerError, Outgoing};
 use crate::clock::Millis;
-use crate::codec::REPLY_TO;
+use crate::codec::{self, REPLY_TO};
 use crate::config;
 use crate::store::{Op, Store, StoreError};
 use crate::task::{Task, Wire};
@@ -167,6 +168,32 @@ impl Celery {
         }
         Ok(ops)
     }
+}
+
+/// Publishes tasks for Celery's workers, each to its queue, and waits until the broker has them safe; each is answered for
+/// itself. They get no row here. From within a handler, [`Store::post`] does so in the commit that settles its task.
+///
+/// ```no_run
+/// # async fn example(broker: longshore::broker::Broker) {
+/// use longshore::task::Task;
+///
+/// let mut task = Task::new("shop.tasks.ship", "shipping").for_celery();
+/// task.args = vec![42.into()];
+/// for answer in longshore::celery::send(&broker, &[task]).await {
+///     answer.unwrap();
+/// }
+/// # }
+/// ```
+pub async fn send(broker: &Broker, tasks: &[Task]) -> Vec<Result<(), BrokerError>> {
+    let messages = tasks
+        .iter()
+        .map(|task| Outgoing {
+            queue: task.queue.clone(),
+            message: codec::encode(&task.clone().for_celery()),
+            optional: false,
+        })
+        .collect::<Vec<_>>();
+    broker.publish(&messages).await
 }
 
 /// The message of a task that failed and will run again: one try more, as Celery counts them.

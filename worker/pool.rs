@@ -312,6 +312,7 @@ impl Worker {
             self.relay.clone(),
             self.member.id.clone(),
             rules(&self.setup),
+            self.setup.celery.clone(),
             self.setup.pod.clone(),
             self.quiet.clone(),
         );

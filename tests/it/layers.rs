@@ -17,12 +17,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("broker", &["codec", "id", "store"]),
     ("handler", &["id", "store", "task"]),
     ("kube", &["clock", "config"]),
-    ("outbox", &["broker", "codec", "crash", "store"]),
-    ("maintenance", &["broker", "id", "kube", "outbox", "store"]),
+    ("outbox", &["broker", "codec", "crash", "store", "task"]),
+    (
+        "celery",
+        &[
+            "broker", "clock", "codec", "config", "handler", "id", "store", "task",
+        ],
+    ),
+    (
+        "maintenance",
+        &["broker", "celery", "id", "kube", "outbox", "store"],
+    ),
     (
         "pool",
         &[
             "broker",
+            "celery",
             "clock",
             "codec",
             "config",
@@ -47,8 +57,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox", "pool",
-            "squad", "store", "task", "testjob",
+            "broker", "celery", "clock", "config", "handler", "http", "id", "kube", "lab",
+            "outbox", "pool", "squad", "store", "task", "testjob",
         ],
     ),
     ("main", &[]),

@@ -422,8 +422,9 @@ impl<'a> Canvas<'a> {
                     .or_insert_with(|| self.derived(&path).into());
                 options.entry("group_id").or_insert_with(|| group.into());
                 options.entry("group_index").or_insert_with(|| at.into());
+                // The client may have put the body here before it knew what comes after it.
                 if let Some(body) = chord {
-                    options.entry("chord").or_insert_with(|| body.clone());
+                    options.insert("chord".into(), body.clone());
                 }
             })?;
         }
