@@ -42,6 +42,8 @@ pub struct Rules {
     pub finished_tasks: Duration,
     /// How long the unpublished rows of a task that was given up are kept.
     pub abandoned_runs: Duration,
+    /// What follows from tasks of Celery's that end without an attempt to say so.
+    pub celery: Celery,
 }
 
 /// Leads whenever nobody else does, until `quiet`.
@@ -51,7 +53,6 @@ pub async fn run(
     relay: Relay,
     worker: WorkerId,
     rules: Rules,
-    celery: Celery,
     pod: Option<Pod>,
     quiet: CancellationToken,
 ) {
@@ -60,7 +61,6 @@ pub async fn run(
         broker,
         relay,
         rules,
-        celery,
         steady: None,
         last: None,
         doubted: HashMap::new(),
@@ -117,7 +117,6 @@ struct Leader {
     broker: Broker,
     relay: Relay,
     rules: Rules,
-    celery: Celery,
     /// Since when each look has followed the one before in time.
     steady: Option<Instant>,
     last: Option<Instant>,
@@ -205,7 +204,7 @@ impl Leader {
             )
             | None => End::Revoked("revoked"),
         };
-        let ops = match self.celery.after(&self.store, "", &ring.task, &end) {
+        let ops = match self.rules.celery.after(&self.store, "", &ring.task, &end) {
             Ok(ops) => ops,
             Err(error) => {
                 tracing::error!(task.id = %ring.task.id, %error, "the end of a task could not be told");

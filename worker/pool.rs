@@ -264,6 +264,7 @@ fn rules(setup: &Setup) -> Rules {
         crash_limit: setup.worker.crash_limit,
         finished_tasks,
         abandoned_runs,
+        celery: setup.celery.clone(),
     }
 }
 
@@ -312,7 +313,6 @@ impl Worker {
             self.relay.clone(),
             self.member.id.clone(),
             rules(&self.setup),
-            self.setup.celery.clone(),
             self.setup.pod.clone(),
             self.quiet.clone(),
         );

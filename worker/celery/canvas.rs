@@ -234,7 +234,11 @@ impl<'a> Canvas<'a> {
             Value::String(text) if !text.is_empty() => Some(text.clone()),
             // A queue that was given as an object.
             Value::Object(queue) => queue.get("name")?.as_str().map(str::to_owned),
-            _ => None,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => None,
         };
         option("queue")
             .or_else(|| option("routing_key"))
@@ -453,11 +457,14 @@ impl<'a> Canvas<'a> {
 
     fn send_chord(&mut self, signature: Signature, call: &Call) -> Result<(), Broken> {
         let header = signature.kwargs.get("header").cloned().unwrap_or_default();
-        let header = match header {
+        let header = Signature::read(match header {
             Value::Array(tasks) => shape::group_of(tasks),
-            other => other,
-        };
-        let header = Signature::read(header)?;
+            header @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_)) => header,
+        })?;
         let group = header
             .id()
             .map_or_else(|| self.derived(&call.path), str::to_owned);
@@ -560,3 +567,6 @@ pub(super) fn never_run(body: Value, queue: &str) -> Result<Task, Broken> {
     debug_assert_eq!(task.wire, Wire::Celery);
     Ok(task)
 }
+
+#[cfg(test)]
+mod tests;

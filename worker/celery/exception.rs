@@ -47,9 +47,9 @@ impl Exception {
 
     /// As Python's `repr` would have it, nearly.
     pub(super) fn repr(&self) -> String {
-        let args = self.args.iter().map(|arg| match arg {
-            Value::String(text) => format!("'{text}'"),
-            other => other.to_string(),
+        let args = self.args.iter().map(|arg| match arg.as_str() {
+            Some(text) => format!("'{text}'"),
+            None => arg.to_string(),
         });
         format!("{}({})", self.class, args.collect::<Vec<_>>().join(", "))
     }
@@ -60,10 +60,10 @@ impl Exception {
     }
 
     fn text(&self) -> String {
-        let args = self.args.iter().map(|arg| match arg {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+        let args = self
+            .args
+            .iter()
+            .map(|arg| arg.as_str().map_or_else(|| arg.to_string(), str::to_owned));
         format!("{}: {}", self.class, args.collect::<Vec<_>>().join(", "))
     }
 }

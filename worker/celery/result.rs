@@ -106,11 +106,8 @@ impl Answer {
 
     fn row(&self, results: Results, format: DatabaseFormat, worker: &str) -> ResultRow {
         let value = codec::celery_json(self.value.clone());
-        let text = |value: &Value| match value {
-            Value::Null => None,
-            // django_celery_results keeps the text of a text.
-            other => Some(other.to_string()),
-        };
+        // django_celery_results keeps the JSON of a text.
+        let text = |value: &Value| (!value.is_null()).then(|| value.to_string());
         let result = match (results, format) {
             (Results::Database, DatabaseFormat::Pickle) => base64(&pickle::write(&value)),
             (Results::Database, DatabaseFormat::Json) => base64(value.to_string().as_bytes()),

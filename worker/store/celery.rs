@@ -56,7 +56,7 @@ impl Store {
     ///
     /// [`StoreError::Value`] if they cannot be written as JSON.
     pub fn taskmeta(&self, rows: &[ResultRow]) -> Result<Op, StoreError> {
-        Op::new(sql!("celery_meta"), rows)
+        Op::new(sql!("celery/meta"), rows)
     }
 
     /// Results for clients of Celery's `django-db` backend, as a part of the command that settles a task.
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// [`StoreError::Value`] if they cannot be written as JSON.
     pub fn django_results(&self, rows: &[ResultRow]) -> Result<Op, StoreError> {
-        Op::new(sql!("django_results"), rows)
+        Op::new(sql!("celery/django"), rows)
     }
 
     /// Begins a chord of the `django-db` backend whose header has `size` parts; `results` are theirs, as JSON.
@@ -75,7 +75,7 @@ impl Store {
     /// [`StoreError::Value`] if it cannot be written as JSON.
     pub fn chord_begin(&self, group: &str, results: &Value, size: usize) -> Result<Op, StoreError> {
         let row = json!({ "group_id": group, "sub_tasks": results.to_string(), "size": size });
-        Op::one(sql!("chord_begin"), &row)
+        Op::one(sql!("celery/chord_begin"), &row)
     }
 
     /// Counts down a chord of the `django-db` backend, and announces `unlock` if that was the last part.
@@ -89,8 +89,8 @@ impl Store {
             fields.insert("group_id".into(), group.into());
         }
         Ok([
-            Op::one(sql!("chord_part"), &json!({ "group_id": group }))?,
-            Op::one(sql!("chord_end"), &row)?,
+            Op::one(sql!("celery/chord_part"), &json!({ "group_id": group }))?,
+            Op::one(sql!("celery/chord_end"), &row)?,
         ])
     }
 
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// As any verb.
     pub async fn taskmeta_of(&self, ids: &[String]) -> Result<Vec<FoundResult>, StoreError> {
-        self.read(sql!("celery_meta_of"), &rows(ids, "task_id"))
+        self.read(sql!("celery/meta_of"), &rows(ids, "task_id"))
             .await
     }
 
@@ -110,7 +110,7 @@ impl Store {
     ///
     /// As any verb.
     pub async fn django_results_of(&self, ids: &[String]) -> Result<Vec<FoundResult>, StoreError> {
-        self.read(sql!("django_results_of"), &rows(ids, "task_id"))
+        self.read(sql!("celery/django_of"), &rows(ids, "task_id"))
             .await
     }
 
@@ -125,7 +125,7 @@ impl Store {
             name: String,
         }
         let found: Vec<Name> = self
-            .read(sql!("result_tables"), &rows(names, "name"))
+            .read(sql!("celery/tables"), &rows(names, "name"))
             .await?;
         Ok(found.into_iter().map(|row| row.name).collect())
     }

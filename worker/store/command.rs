@@ -79,7 +79,10 @@ impl Op {
 
     /// Whether its answer is rows of the outbox, to be published.
     pub(crate) fn announces(&self) -> bool {
-        matches!(self.sql.name, "ring" | "post" | "squad/post" | "chord_end")
+        matches!(
+            self.sql.name,
+            "ring" | "post" | "squad/post" | "celery/chord_end"
+        )
     }
 
     /// The same with a binary value as `$3`.
