@@ -62,6 +62,12 @@ impl Celery {
         self.config.results.is_table()
     }
 
+    /// The queue of Python workers where `task` belongs, whose name is not known here, if there is one.
+    pub fn queue_of_unknown(&self, task: &Task) -> Option<&str> {
+        let queue = self.config.unknown_queue.as_deref();
+        queue.filter(|_| task.wire == Wire::Celery)
+    }
+
     /// What belongs into the commit that settles `task`: the messages that its workflow goes on with, its part of a
     /// chord, and its result. Nothing for a task that is not Celery's.
     ///

@@ -163,6 +163,7 @@ backoff_max = "200ms"
 [celery]
 results = "{results}"
 database_format = "{format}"
+{celery}
 [celery.routes]
 "*" = "python"
 {routes}
@@ -220,14 +221,15 @@ class Longshore:
         self.processes = []
         self.configure()
 
-    def configure(self, results="rpc", more="", old="", new=""):
-        """Writes the configuration and migrates; `old` in the usual one becomes `new`."""
+    def configure(self, results="rpc", celery="", more="", old="", new=""):
+        """Writes the configuration and migrates; `old` in the usual one becomes `new`, `celery` goes into that section."""
         from application import LONGSHORE
 
         text = CONFIG.format(
             store=self.database.url,
             broker=self.vhost.url.replace("guest:guest@", "guest@"),
             results=results,
+            celery=celery,
             format="json" if CELERY >= (5, 7) else "pickle",
             routes="\n".join(f'"{name}" = "longshore"' for name in LONGSHORE),
         )

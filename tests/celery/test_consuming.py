@@ -72,6 +72,30 @@ def test_a_retry_counts_up_for_whoever_reads_the_message(longshore, app):
     assert (task["headers"]["retries"], task["wire"]) == (1, "celery")
 
 
+def test_tasks_of_python_on_a_shared_queue_are_sent_on(longshore, app, python_worker):
+    """As they came: with their own serialization, times and workflow."""
+    longshore.configure(
+        X
+    )
+    longshore.worker()
+    python_worker()
+    sent = [
+        app.send_task("py.echo", ("ä",), queue="shared", serializer="msgpack"),
+        app.send_task("add", (1, 2), queue="shared"),
+        app.send_task("py.add", (3, 4), queue="shared", link=app.signature("py.note", args=("linked",))),
+    ]
+    assert [result.get(timeout=LIMIT) for result in sent] == [{"args": ["ä"], "kwargs": {}}, 3, 7]
+    kept = longshore.folder / "python-notes"
+    wait_for("the callback", lambda: kept.exists() and kept.read_text())
+    assert [longshore.state(result.id) for result in sent] == [None, "done", None]
+
+
+def test_an_unknown_task_is_parked_without_a_queue_for_it(longshore, app):
+    longshore.worker()
+    sent = app.send_task("py.add", (3, 4), queue="longshore", ignore_result=True)
+    longshore.reaches(sent.id, "parked")
+
+
 def test_a_queue_is_used_as_its_producer_declared_it(longshore, app, vhost, api):
     arguments = {"x-message-ttl": 86_400_000, "x-max-priority": 3}
     with Connection(vhost.url) as connection:

@@ -15,6 +15,9 @@ pub struct Celery {
     pub results: Results,
     /// How `celery_taskmeta` keeps them. Default `json`.
     pub database_format: DatabaseFormat,
+    /// Where a task of Celery's goes whose name no handler here knows: a queue of Python workers. Default: none, it is parked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_queue: Option<String>,
     /// Which queue a task of a workflow goes to that names none, as Celery's `task_routes`. Default: all to `celery`.
     pub routes: Routes,
 }
@@ -95,6 +98,7 @@ impl Celery {
                     ],
                 )
                 .unwrap_or(DatabaseFormat::Json),
+            unknown_queue: section.text("unknown_queue"),
             routes: section.table("routes", |section| Routes::with_default(section, QUEUE)),
         }
     }

@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
     grace_exceeds_margin(config, reading);
     an_embedded_broker_has_a_file(config, reading);
     results_have_a_place(config, reading);
+    unknown_tasks_do_not_come_back(config, reading);
     for (name, pool) in &config.pools {
         match &pool.kind {
             PoolKind::Elastic {
@@ -136,6 +137,25 @@ fn results_have_a_place(config: &Config, reading: &Reading<'_>) {
     if is_sound {
         let shown = Some(format!("{:?}", results.as_str()));
         reading.wrong(&["celery", "results"], shown, Wrong::new(what, mend));
+    }
+}
+
+/// A task that is sent on to a queue that we take from would be sent on for ever.
+fn unknown_tasks_do_not_come_back(config: &Config, reading: &Reading<'_>) {
+    let Some(queue) = &config.celery.unknown_queue else {
+        return;
+    };
+    let ours = |pool: &&Pool| pool.queues.contains(queue);
+    if let Some((name, _)) = config.pools.iter().find(|(_, pool)| ours(pool)) {
+        let wrong = Wrong::new(
+            format!("the pool {name:?} takes from this queue"),
+            "name a queue that Python's workers alone take from",
+        );
+        reading.wrong(
+            &["celery", "unknown_queue"],
+            Some(format!("{queue:?}")),
+            wrong,
+        );
     }
 }
 
