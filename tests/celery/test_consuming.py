@@ -75,7 +75,7 @@ def test_a_retry_counts_up_for_whoever_reads_the_message(longshore, app):
 def test_tasks_of_python_on_a_shared_queue_are_sent_on(longshore, app, python_worker):
     """As they came: with their own serialization, times and workflow."""
     longshore.configure(
-        X
+        old='queues = ["longshore"]', new='queues = ["longshore", "shared"]', celery='unknown_queue = "python"'
     )
     longshore.worker()
     python_worker()
