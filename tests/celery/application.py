@@ -40,7 +40,7 @@ def make(broker, backend):
         task_queues=[Queue(name, routing_key=name) for name in ("python", "longshore", "shared")],
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,
-        result_persistent=False,
+        accept_content=["json", "msgpack"],
     )
     tasks(app)
     return app
