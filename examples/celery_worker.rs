@@ -34,9 +34,9 @@ fn handlers(registry: &mut Registry) {
     });
     // Adds up lists too: the body of a chord gets one list of all results.
     registry.add("total", |task, _| async move {
-        let parts = task.args.iter().flat_map(|arg| match arg {
-            Value::Array(items) => items.clone(),
-            other => vec![other.clone()],
+        let parts = task.args.iter().flat_map(|arg| match arg.as_array() {
+            Some(items) => items.clone(),
+            None => vec![arg.clone()],
         });
         Ok(number(parts.filter_map(|part| part.as_f64()).sum()))
     });

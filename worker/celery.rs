@@ -57,11 +57,6 @@ impl Celery {
         Self { config }
     }
 
-    /// Whether results are in tables, so that chords can be joined.
-    pub fn joins(&self) -> bool {
-        self.config.results.is_table()
-    }
-
     /// The queue of Python workers where `task` belongs, whose name is not known here, if there is one.
     pub fn queue_of_unknown(&self, task: &Task) -> Option<&str> {
         let queue = self.config.unknown_queue.as_deref();

@@ -37,14 +37,6 @@ pub enum Results {
 }
 
 impl Results {
-    /// Whether they are rows, in the store's own database.
-    pub fn is_table(self) -> bool {
-        match self {
-            Self::Database | Self::Django => true,
-            Self::None | Self::Rpc => false,
-        }
-    }
-
     /// As the configuration writes it.
     pub fn as_str(self) -> &'static str {
         match self {
