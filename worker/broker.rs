@@ -27,6 +27,8 @@ pub struct Outgoing {
     pub queue: String,
     /// What.
     pub message: Message,
+    /// Whether it is dropped, and counts as published, where there is no such queue; else the queue is declared.
+    pub optional: bool,
 }
 
 /// A message that a consumer holds. Not acknowledged, it is delivered again once its consumer is gone.

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::broker::{Broker, Embedded, QueueKind, Rabbit, RabbitConfig};
 use crate::clock::Clock;
 use crate::config::{BrokerAddress, Config, Liveness, LogFormat, QueueType, StoreAddress};
+use crate::handler::Registry;
 use crate::id::WorkerId;
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::testjob::plugin;
@@ -97,8 +98,26 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 type Answer = Result<ExitCode, Failure>;
 
+/// A user's own handlers, added to those that the program has.
+type Handlers = Box<dyn FnOnce(&mut Registry) + Send>;
+
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
+    main_with(|_| {})
+}
+
+/// The same with handlers of the caller's own, which `handlers` adds: `longshore run` runs their tasks too.
+///
+/// ```no_run
+/// use longshore::handler::Outcome;
+///
+/// fn main() -> std::process::ExitCode {
+///     longshore::cli::main_with(|registry| {
+///         registry.add("greet", |_task, _context| async { Ok(Outcome::done("hello")) });
+///     })
+/// }
+/// ```
+pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitCode {
     let arguments = Arguments::parse();
     // Installing it twice is the only way that it fails.
     let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -109,7 +128,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::Failed(error.into())),
     };
-    let answer = runtime.block_on(verb(arguments));
+    let answer = runtime.block_on(verb(arguments, Box::new(handlers)));
     // A reader that hangs in a blocking call must not keep the process.
     runtime.shutdown_background();
     match answer {
@@ -118,11 +137,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn verb(arguments: Arguments) -> Answer {
+async fn verb(arguments: Arguments, handlers: Handlers) -> Answer {
     let Arguments { config, verb } = arguments;
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
-        Verb::Run(arguments) => run::run(load(config)?, arguments).await,
+        Verb::Run(arguments) => run::run(load(config)?, arguments, handlers).await,
         Verb::Api => api::run(load(config)?).await,
         Verb::Enqueue(verb) => enqueue::run(load(config)?, verb).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,

@@ -186,6 +186,7 @@ pub fn encode(task: &Task) -> Message {
     match task.wire {
         Wire::Native => native::encode(task),
         Wire::Celery => celery::encode(task),
+        Wire::Reply => celery::reply(task),
     }
 }
 
@@ -226,6 +227,28 @@ pub fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable> {
         "application/x-python-serialize" => Err(Unreadable::Pickle(given.to_owned())),
         _ => Err(Unreadable::ContentType(given.to_owned())),
     }
+}
+
+/// A value as Celery writes it in JSON: binary data in kombu's envelopes.
+pub fn celery_json(mut value: Value) -> Value {
+    celery::to_envelopes(&mut value);
+    value
+}
+
+/// A value that Celery wrote in JSON, read: the inverse of [`celery_json`].
+pub fn from_celery_json(mut value: Value) -> Value {
+    celery::from_envelopes(&mut value);
+    value
+}
+
+/// A time (milliseconds since 1970, UTC) as ISO 8601 text; one outside the years 1 to 9999 as the nearest within.
+pub fn iso8601(millis: i64) -> String {
+    moment::format(moment::clamp(millis)).unwrap_or_default()
+}
+
+/// An ISO 8601 time in milliseconds since 1970; UTC where it names no zone.
+pub fn from_iso8601(text: &str) -> Option<i64> {
+    moment::parse(text).map(|moment| moment.millis)
 }
 
 /// `text` if it can be an id or a name that every store keeps.

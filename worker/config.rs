@@ -17,6 +17,7 @@ use serde::Serialize;
 mod address;
 mod api;
 mod backend;
+mod celery;
 mod check;
 mod document;
 mod policy;
@@ -36,6 +37,7 @@ mod worker;
 
 pub use api::{Api, Sink, SinkKind, Token};
 pub use backend::{Backend, BackendKind, Project, Settings};
+pub use celery::{Celery, DatabaseFormat, Results};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
@@ -70,6 +72,8 @@ pub struct Config {
     pub pools: BTreeMap<String, Pool>,
     /// `[routes]`: which queue a task goes to.
     pub routes: Routes,
+    /// `[celery]`: what is done for Celery's clients.
+    pub celery: Celery,
     /// `[tasks]`: how often and how long a task is tried.
     pub tasks: Policies,
     /// `[backends]`, by name. Default: none.
@@ -187,6 +191,7 @@ impl Config {
             kubernetes: root.table("kubernetes", Kubernetes::read),
             routes: root.table("routes", |section| Routes::read(section, &pools)),
             pools,
+            celery: root.table("celery", Celery::read),
             tasks: root.table("tasks", Policies::read),
             backends: root
                 .table("backends", |section| {

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
+use crate::celery::{Celery, End, Exception};
 use crate::id::WorkerId;
 use crate::kube::Pod;
 use crate::kube::peers::Peers;
 use crate::outbox::{self, Relay};
-use crate::store::{Fence, Store, StoreError, WorkerView};
+use crate::store::{Fence, Ring, State, Store, StoreError, WorkerView};
 
 /// The name of the one thing that is led.
 const LEADERSHIP: &str = "maintenance";
@@ -41,6 +42,8 @@ pub struct Rules {
     pub finished_tasks: Duration,
     /// How long the unpublished rows of a task that was given up are kept.
     pub abandoned_runs: Duration,
+    /// What follows from tasks of Celery's that end without an attempt to say so.
+    pub celery: Celery,
 }
 
 /// Leads whenever nobody else does, until `quiet`.
@@ -162,6 +165,11 @@ impl Leader {
             .publish(self.store.ring_rescued(fence).await?)
             .await;
         let left = self.store.outbox_take().await?;
+        let (ended, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|ring| ring.ended.is_some());
+        for ring in ended {
+            self.tell(ring).await?;
+        }
         if !left.is_empty() {
             let published = outbox::publish(&self.store, &self.broker, &left).await;
             tracing::info!(
@@ -173,6 +181,44 @@ impl Leader {
         if self.slow.is_none_or(|last| last.elapsed() >= SLOW_LOOK) {
             self.slow = Some(Instant::now());
             self.slow_look(fence).await?;
+        }
+        Ok(())
+    }
+
+    /// A task of Celery's has ended without an attempt to say so: those who wait are told, and its workflow ends.
+    async fn tell(&self, ring: Ring) -> Result<(), StoreError> {
+        let end = match ring.ended {
+            Some(State::Dead) => End::Failed(Exception::new(
+                "billiard.exceptions",
+                "WorkerLostError",
+                "its worker died while it ran, once too often",
+            )),
+            Some(State::Expired) => End::Revoked("expired"),
+            Some(
+                State::Canceled
+                | State::Queued
+                | State::Waiting
+                | State::Parked
+                | State::Running
+                | State::Done,
+            )
+            | None => End::Revoked("revoked"),
+        };
+        let ops = match self.rules.celery.after(&self.store, "", &ring.task, &end) {
+            Ok(ops) => ops,
+            Err(error) => {
+                tracing::error!(task.id = %ring.task.id, %error, "the end of a task could not be told");
+                Vec::new()
+            }
+        };
+        match self.store.outbox_told(ring.seq, ops).await {
+            Ok(rings) => self.relay.publish(rings).await,
+            Err(StoreError::Stale { .. }) => {}
+            // Whatever else waits is no worse for this one.
+            Err(error) if !error.is_temporary() => {
+                tracing::error!(task.id = %ring.task.id, %error, "the end of a task could not be told; it will be tried again");
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::broker::{Broker, Outgoing};
 use crate::codec;
 use crate::crash;
 use crate::store::{Ring, Store};
+use crate::task::Wire;
 
 /// Messages on their way at once; commits wait beyond that, so that a broker that is slow slows them.
 const BACKLOG: usize = 4096;
@@ -84,6 +85,7 @@ pub async fn publish(store: &Store, broker: &Broker, rings: &[Ring]) -> usize {
         .map(|ring| Outgoing {
             queue: ring.task.queue.clone(),
             message: codec::encode(&ring.task),
+            optional: ring.task.wire == Wire::Reply,
         })
         .collect::<Vec<_>>();
     crash::point("outbox:before-publish");

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Receipt};
+use crate::celery::Celery;
 use crate::config::{self, Policies};
 use crate::handler::{Pulse, Registry};
 use crate::id::{Epoch, TaskId, WorkerId};
@@ -56,6 +57,8 @@ pub struct Setup {
     pub policies: Policies,
     /// What is forgotten, and when.
     pub retention: config::Retention,
+    /// What is done for Celery's clients.
+    pub celery: Celery,
     /// This life of this worker: made by [`member_id`].
     pub id: WorkerId,
     /// The pod that it runs in, if it does.
@@ -261,6 +264,7 @@ fn rules(setup: &Setup) -> Rules {
         crash_limit: setup.worker.crash_limit,
         finished_tasks,
         abandoned_runs,
+        celery: setup.celery.clone(),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::id::WorkerId;
 
 mod audit;
 mod by_hand;
+mod celery;
 pub(crate) mod command;
 mod messages;
 mod outbox;
@@ -36,6 +37,7 @@ mod workers;
 
 pub use audit::{PublishedPart, StagedRun};
 pub use by_hand::{Filter, RunningView, TaskView};
+pub use celery::{FoundResult, ResultRow};
 pub use command::Op;
 pub use messages::Taken;
 pub use outbox::Ring;

@@ -49,6 +49,9 @@ pub enum Wire {
     Native,
     /// Celery's protocol 2, in JSON.
     Celery,
+    /// No task but the answer to one, as Celery's `rpc://` backend sends it: [`Task::kwargs`] in JSON to the queue that the
+    /// producer made for answers. If that is gone, so is whoever waited, and the answer is dropped.
+    Reply,
 }
 
 impl Wire {

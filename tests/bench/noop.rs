@@ -69,6 +69,7 @@ async fn publish(servers: &Servers) -> String {
         .map(|number| Outgoing {
             queue: queue.clone(),
             message: codec::encode(&Task::new("noop", &queue).with("n", number)),
+            optional: false,
         })
         .collect::<Vec<_>>();
     for chunk in messages.chunks(2000) {
@@ -118,6 +119,7 @@ fn setup(queue: &str, slots: u32) -> Setup {
         worker: config.worker,
         policies: config.tasks,
         retention: config.retention.clone(),
+        celery: longshore::celery::Celery::new(config.celery),
         id: pool::member_id("bench"),
         pod: None,
         health: pool::Health::default(),

@@ -33,6 +33,7 @@ fn message(queue: &str, body: &str) -> Outgoing {
             body: body.to_owned().into(),
             ..Message::default()
         },
+        optional: false,
     }
 }
 
@@ -224,6 +225,7 @@ async fn headers_and_properties_come_back_as_they_were(bell: Bell) {
     let outgoing = Outgoing {
         queue: "q".into(),
         message: sent.clone(),
+        optional: false,
     };
     publish(&peer, &[outgoing]).await;
     let mut consumer = peer.consume("q", 1);

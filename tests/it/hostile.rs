@@ -93,6 +93,7 @@ async fn a_message_that_cannot_be_read_is_kept_with_its_reason(scene: Arc<Scene>
             body: body.into(),
             ..Message::default()
         },
+        optional: false,
     });
     for published in broker.publish(&messages).await {
         published.unwrap();

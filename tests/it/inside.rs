@@ -99,6 +99,9 @@ impl Scene {
             worker,
             policies,
             retention,
+            celery: longshore::celery::Celery::new(
+                Config::embedded(std::path::Path::new(".")).celery,
+            ),
             id,
             pod,
             health,
@@ -130,6 +133,7 @@ impl Scene {
             .map(|task| Outgoing {
                 queue: task.queue.clone(),
                 message: codec::encode(task),
+                optional: false,
             })
             .collect::<Vec<_>>();
         for answer in broker.publish(&messages).await {

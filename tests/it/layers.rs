@@ -17,12 +17,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("broker", &["codec", "id", "store"]),
     ("handler", &["id", "store", "task"]),
     ("kube", &["clock", "config"]),
-    ("outbox", &["broker", "codec", "crash", "store"]),
-    ("maintenance", &["broker", "id", "kube", "outbox", "store"]),
+    ("outbox", &["broker", "codec", "crash", "store", "task"]),
+    (
+        "celery",
+        &[
+            "broker", "clock", "codec", "config", "handler", "id", "store", "task",
+        ],
+    ),
+    (
+        "maintenance",
+        &["broker", "celery", "id", "kube", "outbox", "store"],
+    ),
     (
         "pool",
         &[
             "broker",
+            "celery",
             "clock",
             "codec",
             "config",
@@ -48,8 +58,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "api", "broker", "clock", "config", "handler", "http", "id", "kube", "lab", "outbox",
-            "pool", "squad", "store", "task", "testjob",
+            "api", "broker", "celery", "clock", "config", "handler", "http", "id", "kube", "lab",
+            "outbox", "pool", "squad", "store", "task", "testjob",
         ],
     ),
     ("main", &[]),
@@ -194,14 +204,21 @@ fn a_crate_is_named_only_where_the_table_allows() {
 fn each_statement_is_used_once_and_says_why() {
     let sources = sources();
     let mut statements = 0;
-    let folder = worker().join("store/sql");
-    let of_squad = std::fs::read_dir(folder.join("squad")).unwrap();
-    for entry in std::fs::read_dir(&folder).unwrap().chain(of_squad) {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            continue;
+    let root = worker().join("store/sql");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path);
+            }
         }
-        let name = path.strip_prefix(&folder).unwrap().with_extension("");
+    }
+    for path in found {
+        let name = path.strip_prefix(&root).unwrap().with_extension("");
         let name = name.to_str().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("-- "), "{name}.sql begins with no comment");

@@ -209,6 +209,7 @@ impl Rabbit {
     pub(super) async fn publish(&self, messages: &[Outgoing]) -> Vec<Result<(), BrokerError>> {
         let queues = messages
             .iter()
+            .filter(|message| !message.optional)
             .map(|message| message.queue.clone())
             .collect();
         let (channel, refused) = match self.publisher(&queues).await {
@@ -223,7 +224,7 @@ impl Rabbit {
                 continue;
             }
             let options = BasicPublishOptions {
-                mandatory: true,
+                mandatory: !message.optional,
                 ..BasicPublishOptions::default()
             };
             let queue = match queue_name(&message.queue) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Answer, Failure, open_broker, open_store, print};
+use crate::celery;
 use crate::clock::Millis;
-use crate::config::Config;
+use crate::config::{BrokerAddress, Config};
 use crate::outbox;
 use crate::pool;
 use crate::task::Task;
@@ -35,9 +36,15 @@ pub(super) enum Verb {
     Task {
         /// Its name, for instance testjob.fetch
         name: String,
+        /// Its positional arguments, as a JSON array
+        #[arg(long, default_value = "[]")]
+        args: String,
         /// Its named arguments, as a JSON object
         #[arg(long, default_value = "{}")]
         kwargs: String,
+        /// For Celery's workers: published as their message, to the queue of celery.routes, and not kept here
+        #[arg(long)]
+        celery: bool,
         /// Its id; the same id is the same task
         #[arg(long)]
         id: Option<String>,
@@ -57,6 +64,9 @@ pub(super) enum Verb {
 }
 
 pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
+    if matches!(verb, Verb::Task { celery: true, .. }) {
+        return for_celery(&config, verb).await;
+    }
     let store = open_store(&config)?;
     store.check_schema().await?;
     store.anchor_clock().await?;
@@ -72,6 +82,29 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
         };
         print(&format!(
             "{} {word} ({} on {})",
+            task.id, task.name, task.queue
+        ));
+    }
+    broker.close().await;
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes for Celery's workers; the store is not asked.
+async fn for_celery(config: &Config, verb: Verb) -> Answer {
+    if config.broker.address == BrokerAddress::Embedded {
+        return Err(Failure::Wrong(
+            "Celery's workers take nothing from the embedded broker: set broker.url to amqp://…"
+                .into(),
+        ));
+    }
+    let store = open_store(config)?;
+    let tasks = tasks(config, store.clock().now(), verb)?;
+    let broker = open_broker(config, &store, &pool::member_id("enqueue"));
+    for (task, answer) in tasks.iter().zip(celery::send(&broker, &tasks).await) {
+        answer?;
+        print(&format!(
+            "{} published ({} on {})",
             task.id, task.name, task.queue
         ));
     }
@@ -110,7 +143,9 @@ fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure>
         }
         Verb::Task {
             name,
+            args,
             kwargs,
+            celery,
             id,
             queue,
             priority,
@@ -120,8 +155,19 @@ fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure>
             let kwargs: Map<String, Value> = serde_json::from_str(&kwargs).map_err(|error| {
                 Failure::Wrong(format!("--kwargs {kwargs:?} is no JSON object: {error}"))
             })?;
-            let queue = queue.unwrap_or_else(|| config.route(&name).to_owned());
+            let args: Vec<Value> = serde_json::from_str(&args).map_err(|error| {
+                Failure::Wrong(format!("--args {args:?} is no JSON array: {error}"))
+            })?;
+            let route = match celery {
+                true => config.celery.routes.get(&name),
+                false => config.route(&name),
+            };
+            let queue = queue.unwrap_or_else(|| route.to_owned());
             let mut task = Task::new(name, queue);
+            if celery {
+                task = task.for_celery();
+            }
+            task.args = args;
             task.kwargs = kwargs;
             task.priority = priority.min(9);
             task.run_at = countdown.map(after);

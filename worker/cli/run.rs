@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Answer, Failure, open_broker, open_store, signals};
+use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
+use crate::celery::{self, Celery};
 use crate::config::Config;
 use crate::handler::Registry;
 use crate::http;
 use crate::kube::Pod;
 use crate::pool::{self, Exit, Health, Setup};
 use crate::squad::{self, Squad};
+use crate::store::Store;
 use crate::testjob::{self, Services};
 
 #[derive(clap::Args)]
@@ -25,7 +27,11 @@ pub(super) struct Arguments {
 /// Left to rescue.
 const LEFT: u8 = 3;
 
-pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Arguments) -> Answer {
+pub(super) async fn run(
+    config: Arc<Config>,
+    Arguments { pool, parent }: Arguments,
+    handlers: Handlers,
+) -> Answer {
     if let Some(parent) = parent {
         die_with(parent)?;
     }
@@ -50,6 +56,10 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         let watch = store.enqueue(&[squad::watch_task(&config)]).await?;
         tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
     }
+    handlers(&mut registry);
+    let celery = Celery::new(config.celery.clone());
+    celery::unlock::register(&mut registry, &celery);
+    result_tables(&config, &store).await?;
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),
@@ -63,6 +73,7 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
         worker: config.worker.clone(),
         policies: config.tasks.clone(),
         retention: config.retention.clone(),
+        celery,
         id: pod
             .as_ref()
             .map_or_else(|| pool::member_id(&pool::host()), pool::pod_member_id),
@@ -81,6 +92,23 @@ pub(super) async fn run(config: Arc<Config>, Arguments { pool, parent }: Argumen
             Exit::Broken => ExitCode::FAILURE,
         },
     )
+}
+
+/// Fails unless the tables are there that results go to: they are the application's, which makes them.
+async fn result_tables(config: &Config, store: &Store) -> Result<(), Failure> {
+    let results = config.celery.results;
+    let wanted: Vec<String> = results.tables().iter().map(ToString::to_string).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let found = store.tables(&wanted).await?;
+    match wanted.iter().find(|table| !found.contains(table)) {
+        None => Ok(()),
+        Some(missing) => Err(Failure::Wrong(format!(
+            "celery.results = {:?} needs the table {missing} in the store's database: have the Celery application make it there (Django's migrate, or a first use of the database backend), or point store.url at its database",
+            results.as_str()
+        ))),
+    }
 }
 
 /// From now on this process is killed when its parent ends (Linux; elsewhere nothing happens).

@@ -20,6 +20,8 @@ use crate::{
 mod compression;
 mod kombu;
 
+pub(super) use kombu::{from_envelopes, to_envelopes};
+
 /// The workflow's entries in a body.
 const EMBED: [&str; 4] = ["callbacks", "errbacks", "chain", "chord"];
 
@@ -106,7 +108,21 @@ pub(super) fn encode(task: &Task) -> Message {
     }
 }
 
-/// The headers that a task's fields say.
+/// Writes the answer to a task as Celery's `rpc://` backend does: JSON with the task's id as its correlation id.
+pub(super) fn reply(task: &Task) -> Message {
+    let mut body = Value::Object(task.kwargs.clone());
+    kombu::to_envelopes(&mut body);
+    Message {
+        content_type: Some("application/json".to_owned()),
+        content_encoding: Some("utf-8".to_owned()),
+        correlation_id: Some(task.id.to_string()),
+        body: body.to_string().into(),
+        ..Message::default()
+    }
+}
+
+/// The headers that a task's fields say. A time in the header `eta` is for whoever takes the message; a task of ours has
+/// [`Task::run_at`] instead, and waits here.
 fn fixed(task: &Task) -> [(String, Value); 4] {
     let time = |time: Option<i64>| {
         time.and_then(|millis| moment::format(moment::clamp(millis)))
@@ -115,7 +131,13 @@ fn fixed(task: &Task) -> [(String, Value); 4] {
     [
         ("task".to_owned(), task.name.as_str().into()),
         ("id".to_owned(), task.id.as_str().into()),
-        ("eta".to_owned(), time(task.run_at)),
+        (
+            "eta".to_owned(),
+            match (task.run_at, task.headers.get("eta")) {
+                (None, Some(eta)) => eta.clone(),
+                (run_at, _) => time(run_at),
+            },
+        ),
         ("expires".to_owned(), time(task.expires_at)),
     ]
 }

@@ -3,6 +3,7 @@
 //! A rule whose values are already wrong is not checked: it would only repeat the complaint.
 
 use super::Config;
+use super::celery::Results;
 use super::pool::{ANY, Pool, PoolKind};
 use super::problem::{Wrong, suggestion};
 use super::quantity::show_duration;
@@ -14,6 +15,8 @@ use super::store::{BrokerAddress, StoreAddress};
 pub(super) fn check(config: &Config, reading: &Reading<'_>) {
     grace_exceeds_margin(config, reading);
     an_embedded_broker_has_a_file(config, reading);
+    results_have_a_place(config, reading);
+    unknown_tasks_do_not_come_back(config, reading);
     for (name, pool) in &config.pools {
         match &pool.kind {
             PoolKind::Elastic {
@@ -129,6 +132,46 @@ fn an_embedded_broker_has_a_file(config: &Config, reading: &Reading<'_>) {
         }
         (BrokerAddress::Embedded, StoreAddress::Sqlite(_) | StoreAddress::Postgres(_))
         | (BrokerAddress::Amqp(_), StoreAddress::Sqlite(_) | StoreAddress::Postgres(_)) => {}
+    }
+}
+
+/// Tables are written in the commit that settles a task, so they are in the store's own database.
+fn results_have_a_place(config: &Config, reading: &Reading<'_>) {
+    let results = config.celery.results;
+    let is_sound = reading.is_sound(&["store", "url"]) && reading.is_sound(&["broker", "url"]);
+    let (what, mend) = match (results, &config.store.address, &config.broker.address) {
+        (Results::Database | Results::Django, StoreAddress::Sqlite(_), _) => (
+            "the result tables are written in the commit that settles a task, and the store is an SQLite file",
+            "put the store into the PostgreSQL database that has the tables: store.url = \"postgres://user@host/database\"",
+        ),
+        (Results::Rpc, _, BrokerAddress::Embedded) => (
+            "answers go to the queues of Celery's clients, and the broker is embedded",
+            r#"write url = "amqp://user@host:5672/vhost" in [broker]"#,
+        ),
+        _ => return,
+    };
+    if is_sound {
+        let shown = Some(format!("{:?}", results.as_str()));
+        reading.wrong(&["celery", "results"], shown, Wrong::new(what, mend));
+    }
+}
+
+/// A task that is sent on to a queue that we take from would be sent on for ever.
+fn unknown_tasks_do_not_come_back(config: &Config, reading: &Reading<'_>) {
+    let Some(queue) = &config.celery.unknown_queue else {
+        return;
+    };
+    let ours = |pool: &&Pool| pool.queues.contains(queue);
+    if let Some((name, _)) = config.pools.iter().find(|(_, pool)| ours(pool)) {
+        let wrong = Wrong::new(
+            format!("the pool {name:?} takes from this queue"),
+            "name a queue that Python's workers alone take from",
+        );
+        reading.wrong(
+            &["celery", "unknown_queue"],
+            Some(format!("{queue:?}")),
+            wrong,
+        );
     }
 }
 

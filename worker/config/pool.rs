@@ -158,16 +158,7 @@ impl Routes {
     /// The routes below `[routes]`, and those that go without saying: `testjob.fetch`,
     /// `testjob.postprocess` and `testjob.submit` to SQUAD's queues, all else to the first queue of the first elastic pool.
     pub(super) fn read(section: &mut Section<'_>, pools: &BTreeMap<String, Pool>) -> Self {
-        let patterns = section.texts();
-        for pattern in patterns.keys() {
-            let prefix = pattern.strip_suffix(".*").unwrap_or(pattern);
-            if pattern != ANY && (prefix.is_empty() || prefix.contains('*')) {
-                let wrong =
-                    Wrong::new("not a pattern", r#"write a task's name, "prefix.*" or "*""#);
-                section.wrong(pattern, None, wrong);
-            }
-        }
-        let mut routes = Self { patterns };
+        let mut routes = Self::written(section);
         for (name, queue) in [
             ("testjob.fetch", FETCH_QUEUE),
             ("testjob.postprocess", POSTPROCESS_QUEUE),
@@ -189,6 +180,29 @@ impl Routes {
             .entry(ANY.to_owned())
             .or_insert_with(|| queue.to_owned());
         routes
+    }
+
+    /// The routes of a section, and `queue` for all else.
+    pub(super) fn with_default(section: &mut Section<'_>, queue: &str) -> Self {
+        let mut routes = Self::written(section);
+        routes
+            .patterns
+            .entry(ANY.to_owned())
+            .or_insert_with(|| queue.to_owned());
+        routes
+    }
+
+    fn written(section: &mut Section<'_>) -> Self {
+        let patterns = section.texts();
+        for pattern in patterns.keys() {
+            let prefix = pattern.strip_suffix(".*").unwrap_or(pattern);
+            if pattern != ANY && (prefix.is_empty() || prefix.contains('*')) {
+                let wrong =
+                    Wrong::new("not a pattern", r#"write a task's name, "prefix.*" or "*""#);
+                section.wrong(pattern, None, wrong);
+            }
+        }
+        Self { patterns }
     }
 
     /// The queue of the task `name`: by its whole name, else by its longest prefix, else by `*`.

@@ -525,6 +525,28 @@ fn a_file_that_cannot_be_read_is_one_problem() {
 }
 
 #[test]
+fn results_need_the_place_where_they_go() {
+    let told = one("[celery]\nresults = \"django\"");
+    assert!(
+        told.contains("celery.results") && told.contains("SQLite"),
+        "{told}"
+    );
+    let told = one("[celery]\nresults = \"rpc\"");
+    assert!(
+        told.contains("celery.results") && told.contains("embedded"),
+        "{told}"
+    );
+    let tables = GOOD.to_owned() + "[celery]\nresults = \"database\"\ndatabase_format = \"pickle\"";
+    assert_eq!(good(&tables).celery.results, Results::Database);
+}
+
+#[test]
+fn tasks_are_not_sent_on_to_our_own_queues() {
+    let told = one(&(GOOD.to_owned() + "[celery]\nunknown_queue = \"ci_quick\""));
+    assert!(told.contains("celery.unknown_queue"), "{told}");
+}
+
+#[test]
 fn the_example_holds_the_defaults() {
     let config = Config {
         backends: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::decide::{Cut, Ended};
 use super::{Attempt, Worker};
 use crate::broker::Receipt;
+use crate::celery;
 use crate::config::PoolKind;
 use crate::handler::{Context, Pulse, Running};
 use crate::store::Claimed;
@@ -97,6 +99,11 @@ impl Run {
     async fn run(mut self, running: Running) -> (Finished, Arc<Worker>) {
         let begun = Instant::now();
         let limit = self.worker.setup.policies.get(&self.task.name).time_limit;
+        // A message of Celery's may ask for less, and may ask the handler to come to an end before that.
+        let (hard, soft) = celery::limits(&self.task);
+        let seconds = |limit: f64| Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
+        let limit = hard.map_or(limit, |hard| limit.min(seconds(hard)));
+        let soft = begun + soft.map_or(limit, |soft| limit.min(seconds(soft)));
         // An elastic attempt is asked at its budget, and ended one checkpoint later.
         let budget = match &self.worker.setup.pool.kind {
             PoolKind::Elastic {
@@ -122,6 +129,9 @@ impl Run {
                     Err(panic) => Ended::Panicked(text(panic.as_ref())),
                 },
                 () = tokio::time::sleep_until(begun + limit) => break Ended::Cut(Cut::TimeLimit(limit)),
+                () = tokio::time::sleep_until(soft), if soft < begun + limit && !self.drain.is_cancelled() => {
+                    self.drain.cancel();
+                }
                 () = tokio::time::sleep_until(ask), if budget.is_some() && !overran => {
                     tracing::info!(task.id = %self.task.id, task.name = self.task.name, "attempt outran its elastic pool");
                     overran = true;

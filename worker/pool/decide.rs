@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::celery::Exception;
 use crate::clock::Millis;
 use crate::config::Policy;
 use crate::handler::{Fatal, Outcome, Stop};
@@ -184,6 +185,25 @@ pub fn failed(
         failed: true,
         reason: Some(reason),
         ..Settlement::default()
+    }
+}
+
+/// What an attempt's end is to Celery's clients, if the task has ended with it.
+pub fn exception(ended: &Ended) -> Exception {
+    match ended {
+        Ended::Returned(Err(error)) => Exception::of(error),
+        Ended::Returned(Ok(_)) => Exception::new("builtins", "RuntimeError", "it did not end well"),
+        Ended::Panicked(text) => Exception::new("builtins", "RuntimeError", text.clone()),
+        Ended::Cut(Cut::TimeLimit(limit)) => {
+            let seconds = limit.as_secs_f64();
+            Exception {
+                args: vec![seconds.into()],
+                ..Exception::new("celery.exceptions", "TimeLimitExceeded", "")
+            }
+        }
+        Ended::Cut(Cut::HandOff | Cut::Lost | Cut::Canceled) => {
+            Exception::new("celery.exceptions", "TaskRevokedError", "terminated")
+        }
     }
 }
 

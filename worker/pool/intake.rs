@@ -213,6 +213,10 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
     match codec::decode(&message, &queue) {
         Ok(task) => {
             let known = worker.registry.knows(&task.name);
+            if !known && let Some(queue) = worker.setup.celery.queue_of_unknown(&task) {
+                send_on(worker, &task, queue, message, receipt).await;
+                return None;
+            }
             Some((
                 Incoming {
                     task,
@@ -231,6 +235,27 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
     }
 }
 
+/// Puts a message that is Python's on a queue of Python's workers, as it came.
+async fn send_on(
+    worker: &Worker,
+    task: &Task,
+    queue: &str,
+    message: codec::Message,
+    receipt: Receipt,
+) {
+    let outgoing = Outgoing {
+        queue: queue.to_owned(),
+        message,
+        optional: false,
+    };
+    if patiently_publish(worker, outgoing).await {
+        tracing::debug!(task.id = %task.id, task.name, queue, "a task that is not known here was sent on");
+        worker.broker.ack(vec![receipt]).await;
+    } else {
+        worker.broker.release(vec![receipt]).await;
+    }
+}
+
 async fn set_unreadable(
     worker: &Worker,
     queue: &str,
@@ -245,6 +270,7 @@ async fn set_unreadable(
     let outgoing = Outgoing {
         queue: unreadable_queue(queue),
         message,
+        optional: false,
     };
     let published = patiently_publish(worker, outgoing).await;
     if published {
@@ -265,7 +291,7 @@ async fn patiently_publish(worker: &Worker, outgoing: Outgoing) -> bool {
         {
             Some(Ok(())) => return true,
             Some(Err(error)) => {
-                tracing::warn!(%error, "a message that cannot be read could not be set aside yet")
+                tracing::warn!(%error, "a message could not be set aside yet")
             }
             None => return false,
         }

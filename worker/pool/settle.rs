@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use super::Worker;
 use super::attempt::Finished;
 use super::decide::{self, Verdict};
+use crate::celery::{self, End, Exception};
 use crate::config::PoolKind;
 use crate::crash;
 use crate::id::{Epoch, TaskId};
 use crate::store::{Op, Ring, Settlement, State, StoreError};
-use crate::task::Task;
+use crate::task::{Task, Wire};
 
 /// Outcomes that share a commit, and the most that wait for one.
 pub(super) const BATCH: usize = 256;
@@ -78,7 +79,12 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
     };
     let policy = worker.setup.policies.get(&task.name);
     let random = random();
+    let exception = (task.wire == Wire::Celery).then(|| decide::exception(&ended));
     let verdict = decide::verdict(ended, &task, &claimed, policy, random, elsewhere);
+    let verdict = match (verdict, exception) {
+        (Some(verdict), Some(exception)) => Some(continued(worker, &task, verdict, exception)),
+        (verdict, _) => verdict,
+    };
     let Some(Verdict {
         settlement,
         with,
@@ -111,6 +117,45 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
         with,
         follow,
     })
+}
+
+/// What follows for Celery, in the same commit. A workflow that cannot go on has failed the task.
+fn continued(worker: &Worker, task: &Task, mut verdict: Verdict, exception: Exception) -> Verdict {
+    let end = match verdict.settlement.state {
+        Some(State::Done) => End::Done(verdict.settlement.result.clone().unwrap_or_default()),
+        Some(State::Dead) => End::Failed(exception),
+        Some(State::Canceled) => End::Revoked("terminated"),
+        Some(State::Waiting) if verdict.settlement.failed => {
+            verdict.settlement.message = celery::again(task);
+            return verdict;
+        }
+        Some(State::Queued | State::Waiting | State::Parked | State::Running | State::Expired)
+        | None => return verdict,
+    };
+    let after = |end: &End| {
+        let celery = &worker.setup.celery;
+        celery.after(&worker.store, worker.setup.id.as_str(), task, end)
+    };
+    match after(&end) {
+        Ok(ops) => verdict.with.extend(ops),
+        Err(broken) => {
+            let reason = broken.to_string();
+            tracing::error!(task.id = %task.id, task.name, reason, "a workflow of Celery's broke off");
+            let failed = End::Failed(Exception::new("builtins", "RuntimeError", reason.clone()));
+            verdict = Verdict {
+                settlement: Settlement {
+                    state: Some(State::Dead),
+                    failed: true,
+                    reason: Some(reason),
+                    ..Settlement::default()
+                },
+                // What cannot be told either way is told nobody.
+                with: after(&failed).unwrap_or_default(),
+                follow: Vec::new(),
+            };
+        }
+    }
+    verdict
 }
 
 /// 0 to 1, to spread retries.

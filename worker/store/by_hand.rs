@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
-use super::outbox::{Ring, ring_new_op, rings};
+use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::sql;
 use super::tasks::{State, parsed, task_row, with};
 use super::{Store, StoreError};
@@ -91,12 +91,12 @@ impl Store {
         struct Answer {
             state: State,
         }
-        let rows = self
-            .single(
-                "cancel",
-                Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
-            )
-            .await?;
+        let ops = vec![
+            Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
+            ring_ended_op(std::iter::once(id))?,
+        ];
+        let mut answers = self.command("cancel", ops).await?.into_iter();
+        let rows = answers.next().unwrap_or_default();
         Ok(typed::<Answer>(rows)?
             .into_iter()
             .next()

@@ -77,6 +77,14 @@ impl Op {
         self
     }
 
+    /// Whether its answer is rows of the outbox, to be published.
+    pub(crate) fn announces(&self) -> bool {
+        matches!(
+            self.sql.name,
+            "ring" | "post" | "squad/post" | "celery/chord_end"
+        )
+    }
+
     /// The same with a binary value as `$3`.
     pub(crate) fn with_bytes(mut self, bytes: Bytes) -> Self {
         self.bytes = Some(bytes);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
 use super::sql::sql;
-use super::tasks::parsed;
+use super::tasks::{State, parsed};
 use super::{Store, StoreError};
 use crate::task::Task;
 
@@ -18,6 +18,8 @@ pub struct Ring {
     pub seq: i64,
     /// The task, with the queue that it goes to.
     pub task: Task,
+    /// No message but a word for the maintenance leader: this task of Celery's has ended so, and no attempt could say it.
+    pub ended: Option<State>,
 }
 
 impl Store {
@@ -49,6 +51,20 @@ impl Store {
         self.single("outbox_release", Op::new(sql!("outbox_release"), &rows)?)
             .await
             .map(drop)
+    }
+
+    /// Says what follows from the end of a task of Celery's, `ops`, in the place of the row `seq` that spoke of it: all of it
+    /// once, whoever else tries. Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if somebody else did; else as any verb.
+    pub async fn outbox_told(&self, seq: i64, ops: Vec<Op>) -> Result<Vec<Ring>, StoreError> {
+        let mut all = vec![Op::one(sql!("outbox_told"), &json!({ "seq": seq }))?.guarded()];
+        all.extend(ops);
+        let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
+        let answers = self.command("outbox_done", all).await?;
+        announced(answers, announces)
     }
 
     /// Takes up to 500 messages that nobody has published in time.
@@ -95,17 +111,49 @@ pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
     typed::<RingRow>(rows)?
         .into_iter()
         .map(|RingRow { seq, queue, task }| {
+            #[derive(Deserialize)]
+            struct Word {
+                ended: State,
+            }
+            // As `ring_ended` writes it, in front of the task's own fields.
+            let ended = task.starts_with("{\"ended\":");
+            let ended = ended.then(|| serde_json::from_str::<Word>(&task));
+            let ended = ended.and_then(Result::ok).map(|word| word.ended);
             let task = parsed(&task)?;
             Ok(Ring {
                 seq,
                 task: Task {
-                    queue,
+                    // A word about a task goes nowhere.
+                    queue: if ended.is_some() { task.queue } else { queue },
                     run_at: None,
                     ..task
                 },
+                ended,
             })
         })
         .collect()
+}
+
+/// The messages among the answers of a command.
+pub(super) fn announced(
+    answers: Vec<Vec<Row>>,
+    announces: Vec<bool>,
+) -> Result<Vec<Ring>, StoreError> {
+    let announced = answers.into_iter().zip(announces);
+    rings(
+        announced
+            .filter_map(|(rows, announces)| announces.then_some(rows))
+            .flatten()
+            .collect(),
+    )
+}
+
+/// Lets the maintenance leader know of those of these tasks that the command has ended, if they are Celery's.
+pub(super) fn ring_ended_op<'a>(ids: impl Iterator<Item = &'a str>) -> Result<Op, StoreError> {
+    Op::new(
+        sql!("ring_ended"),
+        &ids.map(|id| json!({ "id": id })).collect::<Vec<_>>(),
+    )
 }
 
 pub(super) fn ring_op<'a>(ids: impl Iterator<Item = &'a str>) -> Result<Op, StoreError> {

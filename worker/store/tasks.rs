@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
-use super::outbox::{Ring, ring_new_op, ring_op, rings};
+use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError};
 use crate::id::{Epoch, TaskId, WorkerId};
-use crate::task::Task;
+use crate::task::{Task, Wire};
 
 /// Where a task stands. One writer: the store's commands.
 ///
@@ -141,6 +141,8 @@ pub struct Settlement {
     pub result: Option<Value>,
     /// Why it ended so.
     pub reason: Option<String>,
+    /// For a task that will run again: its message from now on.
+    pub message: Option<Task>,
 }
 
 #[derive(Deserialize)]
@@ -229,6 +231,7 @@ fn settle_row(id: &TaskId, epoch: Epoch, settlement: &Settlement) -> Value {
         "delay": settlement.delay, "failed": i32::from(settlement.failed),
         "interrupted": i32::from(settlement.interrupted), "checkpoint": text(&settlement.checkpoint),
         "result": text(&settlement.result), "reason": settlement.reason,
+        "task": settlement.message.as_ref().and_then(|task| serde_json::to_string(task).ok()),
     })
 }
 
@@ -372,13 +375,17 @@ impl Store {
             .iter()
             .filter(|item| item.state == State::Queued)
             .map(|item| item.task.id.as_str());
-        let ops = vec![Op::new(sql!("set_aside"), &rows)?, ring_op(queued)?];
-        rings(
-            self.command("set_aside", ops)
-                .await?
-                .pop()
-                .unwrap_or_default(),
-        )
+        let mut ops = vec![Op::new(sql!("set_aside"), &rows)?, ring_op(queued)?];
+        let ended = items
+            .iter()
+            .filter(|item| item.state == State::Expired && item.task.wire == Wire::Celery)
+            .map(|item| item.task.id.as_str())
+            .collect::<Vec<_>>();
+        if !ended.is_empty() {
+            ops.push(ring_ended_op(ended.into_iter())?);
+        }
+        let mut answers = self.command("set_aside", ops).await?.into_iter().skip(1);
+        rings(answers.next().unwrap_or_default())
     }
 
     /// Writes how attempts ended, all in one commit; each is answered for itself. Returns the tasks whose
@@ -428,18 +435,9 @@ impl Store {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
-        let announces = all
-            .iter()
-            .map(|op| matches!(op.sql.name, "ring" | "post" | "squad/post"))
-            .collect::<Vec<_>>();
+        let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
         let answers = self.command("publish", all).await?;
-        let announced = answers.into_iter().zip(announces);
-        rings(
-            announced
-                .filter_map(|(rows, announces)| announces.then_some(rows))
-                .flatten()
-                .collect(),
-        )
+        announced(answers, announces)
     }
 
     /// Messages for workers other than Longshore's, as a part of the command that settles a task: published

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
-use super::outbox::{Ring, ring_new_op, rings};
+use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::{Sql, sql};
 use super::tasks::State;
 use super::{Db, Store, StoreError};
@@ -286,13 +286,10 @@ impl Store {
         fence: &Fence,
         crash_limit: u32,
     ) -> Result<(Vec<Ring>, Vec<TaskId>), StoreError> {
+        let row = json!({ "crash_limit": crash_limit });
+        let ends = self.ids(sql!("doomed"), &row).await?;
         let (rings, rows) = self
-            .fenced_ring(
-                "rescue",
-                fence,
-                sql!("rescue"),
-                json!({ "crash_limit": crash_limit }),
-            )
+            .fenced_ring("rescue", fence, sql!("rescue"), row, &ends)
             .await?;
         Ok((
             rings,
@@ -309,8 +306,9 @@ impl Store {
     ///
     /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
     pub async fn due(&self, fence: &Fence) -> Result<Vec<Ring>, StoreError> {
+        let ends = self.ids(sql!("withering"), &json!({})).await?;
         Ok(self
-            .fenced_ring("due", fence, sql!("due"), json!({}))
+            .fenced_ring("due", fence, sql!("due"), json!({}), &ends)
             .await?
             .0)
     }
@@ -336,7 +334,7 @@ impl Store {
     /// [`StoreError::Stale`] if the leader was deposed; else as any verb.
     pub async fn ring_rescued(&self, fence: &Fence) -> Result<Vec<Ring>, StoreError> {
         let (rings, _) = self
-            .fenced_ring("ring_rescued", fence, sql!("ring_rescued"), json!({}))
+            .fenced_ring("ring_rescued", fence, sql!("ring_rescued"), json!({}), &[])
             .await?;
         Ok(rings)
     }
@@ -357,6 +355,7 @@ impl Store {
                 fence,
                 sql!("ring_again"),
                 json!({ "after": millis(after) }),
+                &[],
             )
             .await?
             .0)
@@ -383,15 +382,30 @@ impl Store {
             .map_or(0, |rows| rows.len()))
     }
 
-    /// A fenced statement that makes tasks runnable, and the messages that announce them.
+    /// The tasks that a statement finds.
+    async fn ids(&self, statement: Sql, row: &Value) -> Result<Vec<String>, StoreError> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let rows: Vec<Id> = self.read(statement, std::slice::from_ref(row)).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// A fenced statement that makes tasks runnable, and the messages that announce them; `ends` are the tasks that it may
+    /// make an end of.
     async fn fenced_ring(
         &self,
         name: &'static str,
         fence: &Fence,
         statement: Sql,
         row: Value,
+        ends: &[String],
     ) -> Result<(Vec<Ring>, Vec<Standing>), StoreError> {
-        let ops = vec![fence.op()?, Op::one(statement, &row)?, ring_new_op()?];
+        let mut ops = vec![fence.op()?, Op::one(statement, &row)?, ring_new_op()?];
+        if !ends.is_empty() {
+            ops.push(ring_ended_op(ends.iter().map(String::as_str))?);
+        }
         let mut answers = self.command(name, ops).await?.into_iter().skip(1);
         let standing = typed(answers.next().unwrap_or_default())?;
         Ok((rings(answers.next().unwrap_or_default())?, standing))

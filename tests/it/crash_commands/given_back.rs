@@ -27,6 +27,7 @@ async fn a_message_that_is_given_back(scene: Arc<Scene>, point: &'static str) {
             body: b"{".to_vec().into(),
             ..Message::default()
         },
+        optional: false,
     };
     broker.publish(&[unreadable]).await.remove(0).unwrap();
     broker.close().await;

@@ -26,6 +26,8 @@ on_both!(
     a_delivery_set_aside_gets_a_row_that_says_so,
     setting_aside_changes_nothing_of_a_task_that_runs_or_is_over,
     a_delivery_set_aside_as_queued_is_announced_again,
+    an_end_of_a_celery_task_that_no_attempt_says_is_told_once,
+    a_retry_may_change_the_message,
 );
 
 pub(super) async fn set_aside(bench: &Bench, task: &Task, state: State) {
@@ -303,4 +305,53 @@ async fn a_delivery_set_aside_as_queued_is_announced_again(bench: Bench) {
     let rings = bench.store.set_aside(&items).await.unwrap();
     assert!(rings.iter().all(|ring| ring.task.id.as_str() == "a"));
     assert!(!rings.is_empty());
+}
+
+/// By expiry, by hand and by the crash limit; only Celery's tasks have anybody to tell.
+async fn an_end_of_a_celery_task_that_no_attempt_says_is_told_once(bench: Bench) {
+    let celery = |name: &str| task(name).for_celery();
+    set_aside(&bench, &celery("late"), State::Expired).await;
+    set_aside(&bench, &task("native"), State::Expired).await;
+    set_aside(&bench, &celery("later"), State::Waiting).await;
+    bench.store.cancel("later", "by hand").await.unwrap();
+    bench.store.cancel("later", "again").await.unwrap();
+    bench.store.clock().advance(Duration::from_secs(10));
+    let mut told = Vec::new();
+    for ring in bench.store.outbox_take().await.unwrap() {
+        if let Some(state) = ring.ended {
+            told.push((ring.task.id.to_string(), state));
+            let message = celery("what-follows");
+            let ops = || vec![bench.store.post(std::slice::from_ref(&message)).unwrap()];
+            let rings = bench.store.outbox_told(ring.seq, ops()).await.unwrap();
+            assert_eq!(rings.len(), 1);
+            let again = bench.store.outbox_told(ring.seq, ops()).await;
+            assert!(matches!(again, Err(StoreError::Stale { .. })), "{again:?}");
+        }
+    }
+    told.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(
+        told,
+        [
+            ("late".to_owned(), State::Expired),
+            ("later".to_owned(), State::Canceled)
+        ]
+    );
+    let sent = "select count(*) from outbox where task_id = 'what-follows'";
+    assert_eq!(bench.number(sent).await, 2);
+}
+
+async fn a_retry_may_change_the_message(bench: Bench) {
+    let (mut message, _, epoch) = bench.running("a").await;
+    message.headers.insert("retries".into(), 1.into());
+    let settlement = Settlement {
+        state: Some(State::Queued),
+        message: Some(message.clone()),
+        ..Settlement::default()
+    };
+    let (_, rings) = bench
+        .store
+        .settle(&[(message.id.clone(), epoch, settlement)])
+        .await
+        .unwrap();
+    assert_eq!(rings[0].task.headers, message.headers);
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::codec::value;
 
 /// Kombu's binary envelopes → `{"$bytes": …}`, at any depth.
-pub(super) fn from_envelopes(value: &mut Value) {
+pub(in crate::codec) fn from_envelopes(value: &mut Value) {
     replace(value, &|map| match (kind(map)?, map.get("__value__")?) {
         ("bytes", Value::String(text)) => Some(value::from_bytes(text.as_bytes())),
         ("base64", Value::String(text)) => {
@@ -21,7 +21,7 @@ pub(super) fn from_envelopes(value: &mut Value) {
 }
 
 /// `{"$bytes": …}` → Kombu's binary envelope, at any depth.
-pub(super) fn to_envelopes(value: &mut Value) {
+pub(in crate::codec) fn to_envelopes(value: &mut Value) {
     replace(value, &|map| {
         let text = value::base64_of(map)?;
         Some(json!({"__type__": "base64", "__value__": text}))

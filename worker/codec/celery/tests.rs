@@ -306,3 +306,30 @@ fn what_is_written_is_what_celery_expects() {
         json!({"callbacks": null, "errbacks": null, "chain": null, "chord": null})
     );
 }
+
+#[test]
+fn an_answer_is_what_the_rpc_backend_reads() {
+    let mut answer = Task::new("reply", "clients-queue").with_id("7f9c0d1e");
+    answer.kwargs = Map::from_iter([
+        ("status".to_owned(), json!("SUCCESS")),
+        ("result".to_owned(), json!({ "$bytes": "AP8Q" })),
+    ]);
+    answer.wire = Wire::Reply;
+    let message = encode(&answer);
+    assert_eq!(message.correlation_id.as_deref(), Some("7f9c0d1e"));
+    assert_eq!(message.content_type.as_deref(), Some(JSON));
+    let body: Value = serde_json::from_slice(&message.body).unwrap();
+    let bytes = json!({ "__type__": "base64", "__value__": "AP8Q" });
+    assert_eq!(body, json!({ "status": "SUCCESS", "result": bytes }));
+}
+
+#[test]
+fn a_time_for_others_goes_out_and_one_of_ours_goes_before_it() {
+    let mut task = Task::new("a", "q").for_celery();
+    assert_eq!(encode(&task).headers["eta"], Value::Null);
+    task.headers
+        .insert("eta".into(), "2026-01-01T00:00:00+00:00".into());
+    assert_eq!(encode(&task).headers["eta"], "2026-01-01T00:00:00+00:00");
+    task.run_at = Some(0);
+    assert_ne!(encode(&task).headers["eta"], "2026-01-01T00:00:00+00:00");
+}

@@ -9,7 +9,7 @@ update tasks set worker = null, queue = coalesce(i.queue, tasks.queue),
   rung_at = case when i.state = 'queued' then {now} else tasks.rung_at end,
   checkpoint = case when i.state = 'done' then null else coalesce(i.checkpoint, tasks.checkpoint) end,
   checkpoint_at = case when i.checkpoint is not null then {now} else tasks.checkpoint_at end,
-  result = i.result, reason = i.reason, cancel = 0
-from {rows id text, epoch bigint, state text, queue text, delay bigint, failed bigint, interrupted bigint, checkpoint text, result text, reason text}
+  result = i.result, reason = i.reason, task = coalesce(i.task, tasks.task), cancel = 0
+from {rows id text, epoch bigint, state text, queue text, delay bigint, failed bigint, interrupted bigint, checkpoint text, result text, reason text, task text}
 where tasks.id = i.id and tasks.epoch = i.epoch and tasks.state || '' = 'running'
 returning tasks.id

@@ -1,0 +1,109 @@
+"""AsyncResult.get() returns what a handler returned and raises what it raised, with each result backend."""
+
+import pytest
+from celery.exceptions import TimeLimitExceeded
+from conftest import CELERY, LIMIT
+
+VALUES = [None, True, 5, -1, 2**40, 2**63, 1.5, "text with ä and €", [], {}, [1, [2, {"a": None}]], {"b": [1, 2]}]
+
+
+def test_what_a_handler_returns_is_the_result(longshore, each):
+    longshore.worker()
+    result = each.send_task("add", (2, 3))
+    assert result.get(timeout=LIMIT) == 5
+    assert result.state == "SUCCESS"
+    assert result.successful()
+
+
+def test_every_kind_of_value_comes_back_as_it_went(longshore, each):
+    longshore.worker()
+    sent = [each.send_task("echo", (value,)) for value in VALUES]
+    assert [result.get(timeout=LIMIT)["args"][0] for result in sent] == VALUES
+
+
+def test_an_error_is_raised_with_its_text(longshore, each):
+    longshore.worker()
+    result = each.send_task("fatal", ("no such thing",))
+    with pytest.raises(RuntimeError, match="no such thing"):
+        result.get(timeout=LIMIT)
+    assert result.state == "FAILURE"
+    assert "no such thing" in result.traceback
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, OSError])
+def test_an_error_with_a_name_in_python_is_raised_as_that(longshore, each, kind):
+    longshore.worker()
+    result = each.send_task("raise", (kind.__name__, "what it says"))
+    with pytest.raises(kind, match="what it says"):
+        result.get(timeout=LIMIT)
+
+
+def test_a_failure_that_is_tried_again_is_told_once_at_the_end(longshore, each):
+    longshore.worker()
+    result = each.send_task("fail", ("twice",))
+    with pytest.raises(RuntimeError, match="twice"):
+        result.get(timeout=LIMIT)
+    ((failures,),) = longshore.database.query("select failures from longshore.tasks where id = %s", result.id)
+    assert failures == 2
+
+
+def test_a_result_that_nobody_wants_is_not_kept(longshore, each):
+    longshore.worker()
+    ignored = each.send_task("add", (1, 1), ignore_result=True)
+    longshore.reaches(ignored.id, "done")
+    assert each.send_task("add", (2, 2)).get(timeout=LIMIT) == 4
+    table = {"database": "celery_taskmeta", "django": "django_celery_results_taskresult"}.get(each.results)
+    if table:
+        assert each.AsyncResult(ignored.id).state == "PENDING"
+        assert longshore.database.query(f"select count(*) from public.{table}") == [(1,)]
+
+
+def test_a_reply_to_a_client_that_has_gone_is_dropped(longshore, app):
+    gone = app.send_task("wait", (str(longshore.folder / "begun"), str(longshore.folder / "go")), reply_to="nobody-here")
+    longshore.worker()
+    (longshore.folder / "go").touch()
+    longshore.reaches(gone.id, "done")
+    assert app.send_task("add", (2, 3)).get(timeout=LIMIT) == 5
+    assert longshore.vhost.depth("nobody-here") is None
+    assert longshore.database.query("select count(*) from longshore.outbox") == [(0,)]
+
+
+def test_a_hard_time_limit_ends_the_attempt(longshore, each):
+    longshore.worker()
+    begun = longshore.folder / "begun"
+    result = each.send_task("wait", (str(begun), str(longshore.folder / "never")), time_limit=0.3)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=LIMIT)
+
+
+def test_results_in_tables_that_are_not_there_are_refused_at_the_start(longshore):
+    import subprocess
+
+    from conftest import PROGRAM
+
+    for results in ("database", "django"):
+        longshore.configure(results)
+        ended = subprocess.run(
+            [PROGRAM, "--config", longshore.config, "run", "--pool", "work"], capture_output=True, text=True, timeout=LIMIT
+        )
+        assert ended.returncode == 2
+        assert "needs the table public." in ended.stderr
+
+
+def test_longshore_writes_the_columns_that_python_writes(longshore, tables, python_worker):
+    longshore.worker()
+    python_worker(backend=tables.backend_url)
+    ours, theirs = tables.send_task("add", (2, 3)), tables.send_task("py.add", (2, 3))
+    assert (ours.get(timeout=LIMIT), theirs.get(timeout=LIMIT)) == (5, 5)
+    if tables.results == "database":
+        table, columns = "celery_taskmeta", "status, result, traceback, date_done is null"
+    else:
+        table = "django_celery_results_taskresult"
+        columns = "status, content_type, content_encoding, result, traceback, date_created is null, date_done is null"
+    sql = f"select {columns} from public.{table} where task_id = %s"
+    found = [[bytes(v) if isinstance(v, memoryview) else v for v in longshore.database.query(sql, it.id)[0]] for it in (ours, theirs)]
+    if tables.results == "database" and CELERY < (5, 7):
+        # Both are pickles of 5, of different protocols.
+        assert found[0][1][:1] == found[1][1][:1] == b"\x80"
+        found[0][1] = found[1][1] = None
+    assert found[0] == found[1]
