@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::codec::Message;
 
@@ -112,6 +113,81 @@ impl Consumer {
     /// Takes nothing new. What is delivered already still comes.
     pub fn quiet(&self) {
         self.quiet.cancel();
+    }
+}
+
+/// An exchange as those declare it who use it.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does with messages.
+    pub kind: ExchangeKind,
+    /// Whether it outlives the broker's process.
+    pub durable: bool,
+}
+
+/// What an exchange does with messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeKind {
+    /// To all.
+    Fanout,
+    /// By patterns of the routing key.
+    Topic,
+}
+
+/// A queue that is one process's alone, and goes with its connection.
+#[derive(Debug, Clone)]
+pub struct Mailbox {
+    /// Its name.
+    pub queue: String,
+    /// Whose messages it gets.
+    pub exchange: Exchange,
+    /// Exchanges that are to be there, too.
+    pub others: Vec<Exchange>,
+    /// After so long without a consumer it goes.
+    pub expires: Duration,
+    /// After so long a message in it goes.
+    pub message_ttl: Duration,
+}
+
+/// A message for an exchange. Nobody keeps it: it is lost where nobody listens.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    /// Where to.
+    pub exchange: String,
+    /// To whom there.
+    pub routing_key: String,
+    /// What.
+    pub message: Message,
+}
+
+/// A connection beside the work: see [`Broker::aside`].
+#[derive(Debug)]
+pub struct Aside {
+    /// What comes to the mailbox.
+    pub requests: mpsc::Receiver<Message>,
+    /// What goes out. What does not fit waits for nothing: it is dropped by whoever sends it.
+    pub posts: mpsc::Sender<Posted>,
+    /// What goes out when there is nothing else: whoever has much of it waits here, and brings more at a time.
+    pub bulk: mpsc::Sender<Posted>,
+    /// Whether there is a connection.
+    pub attached: watch::Receiver<bool>,
+    quiet: DropGuard,
+    ended: JoinHandle<()>,
+}
+
+impl Aside {
+    /// Messages that wait in either direction: enough for a second of a few tools, and a bound on what an absent broker
+    /// keeps in memory.
+    const MOST: usize = 64;
+
+    /// Ends it when what waits has gone out, or cannot.
+    pub async fn close(self) {
+        let Self { quiet, ended, .. } = self;
+        drop(quiet);
+        // It has ended either way.
+        let _ended = ended.await;
     }
 }
 
@@ -221,6 +297,23 @@ impl Broker {
         match self {
             Self::Embedded(broker) => broker.depth(queue).await,
             Self::Rabbit(broker) => Ok(broker.standing(queue).await?.0),
+        }
+    }
+
+    /// A connection beside the work, with a mailbox; made anew by itself whenever it ends. `None`: the embedded broker
+    /// has no exchanges.
+    pub fn aside(&self, mailbox: Mailbox) -> Option<Aside> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Rabbit(broker) => Some(broker.aside(mailbox)),
+        }
+    }
+
+    /// Where it is, as host, port and vhost; `None` for the embedded one.
+    pub fn place(&self) -> Option<(String, u16, String)> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Rabbit(broker) => broker.place(),
         }
     }
 

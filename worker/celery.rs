@@ -14,7 +14,10 @@ use crate::store::{Op, Store, StoreError};
 use crate::task::{Task, Wire};
 
 mod canvas;
+pub mod control;
+pub mod events;
 mod exception;
+mod repr;
 mod result;
 pub mod unlock;
 
@@ -55,6 +58,11 @@ impl Celery {
     /// As the configuration says.
     pub fn new(config: config::Celery) -> Self {
         Self { config }
+    }
+
+    /// What Celery's own tools see.
+    pub fn tools(&self) -> config::Tools {
+        self.config.tools
     }
 
     /// The queue of Python workers where `task` belongs, whose name is not known here, if there is one.

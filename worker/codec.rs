@@ -203,6 +203,51 @@ pub fn encode(task: &Task) -> Message {
 ///
 /// [`Unreadable`] if the message is no task, or not one that this worker may read.
 pub fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable> {
+    let kind = kind(message)?;
+    if kind == NATIVE {
+        native::decode(message, queue)
+    } else {
+        celery::decode(message, format(&kind)?, queue)
+    }
+}
+
+/// Reads a message that is no task, but one value: one of Celery's remote control. Its values are those of [`decode`].
+///
+/// # Errors
+///
+/// [`Unreadable`] if it cannot be read, or may not.
+pub fn read_value(message: &Message) -> Result<Value, Unreadable> {
+    value::read(format(&kind(message)?)?, &message.body)
+}
+
+/// One value as a message that a reader of `content_type` can read: msgpack, or else JSON, which is YAML too.
+pub fn write_value(value: &Value, content_type: Option<&str>) -> Message {
+    let (content_type, content_encoding, body) = match content_type.map(format) {
+        Some(Ok(value::Format::Msgpack)) => (
+            "application/x-msgpack",
+            "binary",
+            value::write_msgpack(value),
+        ),
+        Some(Ok(value::Format::Yaml)) => ("application/x-yaml", "utf-8", value.to_string().into()),
+        Some(Ok(value::Format::Json) | Err(_)) | None => {
+            ("application/json", "utf-8", value.to_string().into())
+        }
+    };
+    Message {
+        content_type: Some(content_type.to_owned()),
+        content_encoding: Some(content_encoding.to_owned()),
+        body: body.into(),
+        ..Message::default()
+    }
+}
+
+/// A time in milliseconds since 1970 as ISO 8601 text; `None` outside the years 1 to 9999.
+pub fn time_text(millis: i64) -> Option<String> {
+    moment::format(millis)
+}
+
+/// The content type of a message that is not too large, without parameters and in lower case.
+fn kind(message: &Message) -> Result<String, Unreadable> {
     if message.body.len() > MAX_BODY {
         return Err(Unreadable::TooLarge {
             what: "the body",
@@ -215,17 +260,20 @@ pub fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable> {
         .filter(|kind| !kind.is_empty())
         .ok_or(Unreadable::NoContentType)?;
     let kind = given.split(';').next().unwrap_or(given).trim();
-    match kind.to_ascii_lowercase().as_str() {
-        NATIVE => native::decode(message, queue),
-        "application/json" | "text/json" => celery::decode(message, value::Format::Json, queue),
+    Ok(kind.to_ascii_lowercase())
+}
+
+fn format(kind: &str) -> Result<value::Format, Unreadable> {
+    match kind {
+        "application/json" | "text/json" => Ok(value::Format::Json),
         "application/x-msgpack" | "application/msgpack" | "application/vnd.msgpack" => {
-            celery::decode(message, value::Format::Msgpack, queue)
+            Ok(value::Format::Msgpack)
         }
         "application/x-yaml" | "application/yaml" | "text/yaml" | "text/x-yaml" => {
-            celery::decode(message, value::Format::Yaml, queue)
+            Ok(value::Format::Yaml)
         }
-        "application/x-python-serialize" => Err(Unreadable::Pickle(given.to_owned())),
-        _ => Err(Unreadable::ContentType(given.to_owned())),
+        "application/x-python-serialize" => Err(Unreadable::Pickle(kind.to_owned())),
+        _ => Err(Unreadable::ContentType(kind.to_owned())),
     }
 }
 

@@ -37,7 +37,7 @@ mod worker;
 
 pub use api::{Api, Sink, SinkKind, Token};
 pub use backend::{Backend, BackendKind, Project, Settings};
-pub use celery::{Celery, DatabaseFormat, Results};
+pub use celery::{Celery, DatabaseFormat, Results, Tools};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};

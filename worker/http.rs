@@ -135,6 +135,10 @@ fn describe() {
         "longshore_kubernetes_errors_total",
         "Calls of the API server that failed, by call"
     );
+    describe_counter!(
+        "longshore_celery_events_dropped_total",
+        "Events for Celery's tools that could not be sent"
+    );
     describe_gauge!(
         "longshore_attempts_running",
         "Attempts that run here, by task name"
@@ -179,4 +183,5 @@ fn describe() {
     metrics::gauge!("longshore_busy").set(0.0);
     metrics::counter!("longshore_rescues_total").increment(0);
     metrics::counter!("longshore_lease_losses_total").increment(0);
+    metrics::counter!("longshore_celery_events_dropped_total").increment(0);
 }

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Receipt};
 use crate::celery::Celery;
+use crate::clock::Millis;
 use crate::config::{self, Policies};
 use crate::handler::{Pulse, Registry};
 use crate::id::{Epoch, TaskId, WorkerId};
@@ -30,6 +31,7 @@ use crate::lifecycle::{Event, Life, Strictness};
 use crate::maintenance::{self, Rules};
 use crate::outbox::Relay;
 use crate::store::{Member, Store, StoreError};
+use crate::task::Task;
 
 mod attempt;
 pub mod decide;
@@ -39,10 +41,12 @@ mod intake;
 mod keep;
 mod settle;
 mod surroundings;
+mod tools;
 
 use attempt::Finished;
 use decide::Cut;
 pub use health::Health;
+use tools::Tools;
 
 /// What a worker is made of.
 #[derive(Debug, Clone)]
@@ -92,9 +96,10 @@ pub enum Exit {
 
 /// One running attempt.
 struct Attempt {
-    name: String,
-    queue: String,
+    task: Arc<Task>,
     begun: Instant,
+    /// The same, for people.
+    since: Millis,
     /// When its message came.
     received: Instant,
     receipt: Option<Receipt>,
@@ -125,6 +130,12 @@ struct Worker {
     quiet: CancellationToken,
     /// Why nothing new is taken for now.
     resting: watch::Sender<Option<String>>,
+    /// The queues of the pool that are taken from: a tool can have some left out.
+    queues: watch::Sender<Vec<String>>,
+    /// What Celery's tools are told.
+    tools: Tools,
+    /// A tool wants the worker to drain.
+    stop: CancellationToken,
     /// Claims under way.
     claiming: AtomicUsize,
     /// Attempts that went on elsewhere.
@@ -186,6 +197,7 @@ pub async fn run(
     relay.publish(store.unpark(&registry.names()).await?).await;
     let (finished, outcomes) = mpsc::channel(settle::BATCH);
     let slots = setup.pool.slots;
+    let (tools, happened) = Tools::new(setup.celery.tools());
     let worker = Arc::new(Worker {
         member,
         store,
@@ -199,6 +211,9 @@ pub async fn run(
         deadline: watch::channel(None).0,
         quiet: CancellationToken::new(),
         resting: watch::channel(None).0,
+        queues: watch::channel(setup.pool.queues.clone()).0,
+        tools,
+        stop: CancellationToken::new(),
         claiming: AtomicUsize::new(0),
         handed_off: AtomicUsize::new(0),
         changed: Notify::new(),
@@ -214,6 +229,7 @@ pub async fn run(
     let intake = worker.look_after("intake", intake::run(Arc::clone(&worker)));
     let settling = worker.look_after("settling", settle::run(Arc::clone(&worker), outcomes));
     worker.start_loops();
+    let tools = tools::start(&worker, happened);
     tasks.close();
     let strictness = worker.until_stop(&mut requests).await;
     let Some(strictness) = strictness else {
@@ -227,6 +243,7 @@ pub async fn run(
     }
     surroundings::last_word(&worker).await;
     worker.farewell(rest).await;
+    tools::last_word(tools).await;
     Ok(if worker.broken.is_cancelled() {
         Exit::Broken
     } else {
@@ -340,6 +357,7 @@ impl Worker {
             let request = tokio::select! {
                 request = requests.recv() => request,
                 () = self.broken.cancelled() => None,
+                () = self.stop.cancelled() => Some(Request::Stop),
             };
             match request {
                 Some(Request::Stop) | None => return Some(Strictness::escalated(None)),
@@ -450,7 +468,7 @@ impl Worker {
             tracing::info!(life = self.life().as_str(), running = attempts.len(), slots = self.setup.pool.slots, "worker state");
             for ((id, epoch), attempt) in attempts.iter() {
                 tracing::info!(
-                    task.id = %id, task.name = attempt.name, epoch = %epoch,
+                    task.id = %id, task.name = attempt.task.name, epoch = %epoch,
                     seconds = attempt.begun.elapsed().as_secs_f64(), held = attempt.receipt.is_some(), "attempt runs",
                 );
             }

@@ -16,14 +16,15 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Attached, BrokerError, CALL_TIMEOUT, Delivery, Outgoing};
+use super::{Aside, Attached, BrokerError, CALL_TIMEOUT, Delivery, Mailbox, Outgoing};
 use crate::codec::Message;
 
+mod aside;
 mod open;
 mod queue;
 mod table;
@@ -300,6 +301,37 @@ impl Rabbit {
             attached,
         };
         self.tasks.spawn(feed.run(quiet));
+    }
+
+    pub(super) fn aside(&self, mailbox: Mailbox) -> Aside {
+        let (incoming, requests) = mpsc::channel(Aside::MOST);
+        let (posts, outgoing) = mpsc::channel(Aside::MOST);
+        let (bulk, bulky) = mpsc::channel(1);
+        let (attached, is_attached) = watch::channel(false);
+        let quiet = CancellationToken::new();
+        let link = aside::Link {
+            config: self.config.clone(),
+            mailbox,
+            incoming,
+            outgoing,
+            bulky,
+            attached,
+            quiet: quiet.clone(),
+        };
+        Aside {
+            requests,
+            posts,
+            bulk,
+            attached: is_attached,
+            quiet: quiet.drop_guard(),
+            ended: self.tasks.spawn(link.run()),
+        }
+    }
+
+    /// Host, port and vhost.
+    pub(super) fn place(&self) -> Option<(String, u16, String)> {
+        let uri: AMQPUri = self.config.url.parse().ok()?;
+        Some((uri.authority.host, uri.authority.port, uri.vhost))
     }
 
     pub(super) async fn close(&self) {

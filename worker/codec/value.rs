@@ -45,6 +45,13 @@ pub(super) fn read(format: Format, body: &[u8]) -> Result<Value, Unreadable> {
     }
 }
 
+/// Writes one value as msgpack.
+pub(super) fn write_msgpack(value: &Value) -> Vec<u8> {
+    let mut body = Vec::new();
+    msgpack::write(value, &mut body);
+    body
+}
+
 /// Reads JSON, the whole of `text`.
 pub(super) fn json(text: &[u8]) -> Result<Value, Unreadable> {
     match strict_json(text) {

@@ -18,6 +18,8 @@ pub struct Celery {
     /// Where a task of Celery's goes whose name no handler here knows: a queue of Python workers. Default: none, it is parked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_queue: Option<String>,
+    /// What Celery's own tools see of a worker. Default [`Tools::Off`].
+    pub tools: Tools,
     /// Which queue a task of a workflow goes to that names none, as Celery's `task_routes`. Default: all to `celery`.
     pub routes: Routes,
 }
@@ -60,6 +62,29 @@ impl Results {
     }
 }
 
+/// Whether a worker answers Celery's remote control and sends its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tools {
+    /// Neither.
+    Off,
+    /// It answers, and says by events that it lives; what becomes of tasks only once a tool asks for that.
+    On,
+    /// The same, with the events of tasks from the start.
+    Events,
+}
+
+impl Tools {
+    /// As the configuration writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Events => "events",
+        }
+    }
+}
+
 /// How `celery_taskmeta` keeps a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,6 +104,7 @@ impl Celery {
             Results::Django,
         ]
         .map(|results| (results.as_str(), results));
+        let tools = [Tools::Off, Tools::On, Tools::Events].map(|tools| (tools.as_str(), tools));
         Self {
             results: section.choice("results", &results).unwrap_or(Results::None),
             database_format: section
@@ -91,6 +117,7 @@ impl Celery {
                 )
                 .unwrap_or(DatabaseFormat::Json),
             unknown_queue: section.text("unknown_queue"),
+            tools: section.choice("tools", &tools).unwrap_or(Tools::Off),
             routes: section.table("routes", |section| Routes::with_default(section, QUEUE)),
         }
     }

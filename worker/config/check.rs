@@ -3,7 +3,7 @@
 //! A rule whose values are already wrong is not checked: it would only repeat the complaint.
 
 use super::Config;
-use super::celery::Results;
+use super::celery::{Results, Tools};
 use super::pool::{ANY, Pool, PoolKind};
 use super::problem::{Wrong, suggestion};
 use super::quantity::show_duration;
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
     an_embedded_broker_has_a_file(config, reading);
     results_have_a_place(config, reading);
     unknown_tasks_do_not_come_back(config, reading);
+    celerys_tools_have_rabbitmq(config, reading);
     for (name, pool) in &config.pools {
         match &pool.kind {
             PoolKind::Elastic {
@@ -172,6 +173,25 @@ fn unknown_tasks_do_not_come_back(config: &Config, reading: &Reading<'_>) {
             Some(format!("{queue:?}")),
             wrong,
         );
+    }
+}
+
+/// Celery's tools talk through the broker, and know no embedded one.
+fn celerys_tools_have_rabbitmq(config: &Config, reading: &Reading<'_>) {
+    let tools = config.celery.tools;
+    if tools == Tools::Off {
+        return;
+    }
+    match &config.broker.address {
+        BrokerAddress::Embedded if reading.is_sound(&["broker", "url"]) => {
+            let wrong = Wrong::new(
+                "Celery's tools reach a worker through RabbitMQ, and the broker is embedded",
+                r#"write url = "amqp://user@host:5672/vhost" in [broker], or remove this"#,
+            );
+            let shown = Some(format!("{:?}", tools.as_str()));
+            reading.wrong(&["celery", "tools"], shown, wrong);
+        }
+        BrokerAddress::Embedded | BrokerAddress::Amqp(_) => {}
     }
 }
 

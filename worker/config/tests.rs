@@ -74,6 +74,8 @@ liveness = "lease"
 [broker]
 url = "amqp://me@mq.example.org:5672/ci"
 queue_type = "passive"
+[celery]
+tools = "events"
 [worker]
 grace = "1m"
 log = "json"
@@ -114,6 +116,7 @@ fn a_good_file_is_taken_as_written() {
     assert_eq!(config.store.connections, 20);
     assert_eq!(config.store.liveness, Liveness::Lease);
     assert_eq!(config.broker.queue_type, QueueType::Passive);
+    assert_eq!(config.celery.tools, Tools::Events);
     assert_eq!(config.worker.log, LogFormat::Json);
     assert_eq!(config.limits.log, 1 << 30);
     assert_eq!(
@@ -276,6 +279,10 @@ const BROKEN: &[(&str, &str)] = &[
     (
         "[limits]\nresults = 1e3",
         "t.toml:2: limits.results = 1000: is a fraction instead of a whole number",
+    ),
+    (
+        "[celery]\ntools='on'",
+        "t.toml:2: celery.tools = \"on\": Celery's tools reach a worker through RabbitMQ",
     ),
     (
         "[broker]\nurl='amqp:///v'",

@@ -55,9 +55,9 @@ pub(super) fn start(
         async move { Err(anyhow::anyhow!("no handler for {name:?}")) }.boxed()
     });
     let entry = Attempt {
-        name: task.name.clone(),
-        queue: task.queue.clone(),
+        task: Arc::clone(&task),
         begun: Instant::now(),
+        since: worker.store.clock().now(),
         receipt: Some(receipt),
         received,
         drain: drain.clone(),
@@ -66,6 +66,7 @@ pub(super) fn start(
         pulse,
     };
     tracing::debug!(task.id = %task.id, task.name, epoch = %claimed.epoch, "attempt begun");
+    worker.tell_begun(&task, claimed.failures);
     let key = (task.id.clone(), claimed.epoch);
     worker.attempts(|attempts| attempts.insert(key, entry));
     let attempt = Run {

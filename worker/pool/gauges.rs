@@ -37,7 +37,7 @@ fn look(worker: &Worker, names: &mut BTreeMap<String, u32>) {
     names.values_mut().for_each(|count| *count = 0);
     let unsaved = worker.attempts(|attempts| {
         for attempt in attempts.values() {
-            *names.entry(attempt.name.clone()).or_default() += 1;
+            *names.entry(attempt.task.name.clone()).or_default() += 1;
         }
         attempts
             .values()

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use super::decide::{Triage, triage};
 use super::{Worker, attempt};
 use crate::broker::{Consumer, Delivery, Outgoing, Receipt, unreadable_queue};
+use crate::celery::events::What;
 use crate::codec::{self, Unreadable};
 use crate::crash;
 use crate::id::{Epoch, WorkerId};
@@ -39,24 +40,39 @@ pub(super) async fn run(worker: Arc<Worker>) {
     let slots = worker.setup.pool.slots;
     let (disputes, mut decided) = mpsc::channel::<Incoming>(slots as usize + 1);
     let prefetch = u16::try_from(slots).unwrap_or(u16::MAX);
+    let mut queues = worker.queues.subscribe();
     while worker.until_awake().await {
-        let consumer = worker.broker.consume(&worker.setup.pool.queues, prefetch);
+        let taken = queues.borrow_and_update().clone();
+        if taken.is_empty() {
+            until_disturbed(&worker, &mut queues).await;
+            continue;
+        }
+        let consumer = worker.broker.consume(&taken, prefetch);
         worker.setup.health.consumes(consumer.attached());
-        take_from(&worker, consumer, &disputes, &mut decided).await;
+        take_from(&worker, consumer, &mut queues, &disputes, &mut decided).await;
     }
 }
 
-/// Takes deliveries until the worker is quiet or rests, then gives back what was not begun.
+/// Waits until the worker shall take nothing, for now or for ever, or from other queues.
+async fn until_disturbed(worker: &Worker, queues: &mut watch::Receiver<Vec<String>>) {
+    tokio::select! {
+        () = worker.until_resting() => {}
+        Ok(()) = queues.changed() => {}
+    }
+}
+
+/// Takes deliveries until the worker is quiet, rests or changes its queues, then gives back what was not begun.
 async fn take_from(
     worker: &Arc<Worker>,
     mut consumer: Consumer,
+    queues: &mut watch::Receiver<Vec<String>>,
     disputes: &mpsc::Sender<Incoming>,
     decided: &mut mpsc::Receiver<Incoming>,
 ) {
     let mut buffer = Vec::with_capacity(BATCH);
     loop {
         let place = tokio::select! {
-            () = worker.until_resting() => break,
+            () = until_disturbed(worker, queues) => break,
             place = Arc::clone(&worker.slots).acquire_owned() => place,
             // Every slot is busy for longer than a delivery may be held: another worker may have a free one.
             () = tokio::time::sleep(worker.setup.worker.hold) => {
@@ -71,7 +87,7 @@ async fn take_from(
         let most = BATCH.min(worker.slots.available_permits() + 1);
         tokio::select! {
             biased;
-            () = worker.until_resting() => break,
+            () = until_disturbed(worker, queues) => break,
             Some(incoming) = decided.recv() => take_over(worker, incoming, place).await,
             count = consumer.deliveries.recv_many(&mut buffer, most) => {
                 if count == 0 {
@@ -158,7 +174,7 @@ async fn claim(
         return;
     };
     crash::point("intake:claimed");
-    let mut dropped = Vec::new();
+    let (mut dropped, mut revoked) = (Vec::new(), Vec::new());
     for (incoming, answer) in claims.into_iter().zip(answers) {
         match answer {
             ClaimAnswer::Claimed(claimed) => match places.pop() {
@@ -173,7 +189,12 @@ async fn claim(
                     tracing::error!(task.id = %incoming.task.id, "a claim had no slot; rescue takes it over")
                 }
             },
-            ClaimAnswer::Not(_) => dropped.push(incoming.receipt),
+            ClaimAnswer::Not(state) => {
+                dropped.push(incoming.receipt);
+                if state == State::Canceled {
+                    revoked.push(incoming.task);
+                }
+            }
             ClaimAnswer::Busy {
                 worker: owner,
                 epoch: _,
@@ -198,7 +219,21 @@ async fn claim(
             }
         }
     }
-    worker.broker.ack(dropped).await;
+    drop_all(worker, dropped, &revoked).await;
+}
+
+/// Lets messages go whose tasks may not run. Those of `revoked` are canceled, perhaps before anything but their id was known.
+async fn drop_all(worker: &Worker, receipts: Vec<Receipt>, revoked: &[Task]) {
+    if !revoked.is_empty() {
+        for task in revoked {
+            worker.tell_revoked(task, false);
+        }
+        let told = patiently(worker, || worker.store.came_revoked(revoked)).await;
+        if told.is_none() {
+            return worker.broker.release(receipts).await;
+        }
+    }
+    worker.broker.ack(receipts).await;
 }
 
 /// Decodes a delivery; one that cannot be read goes to a queue of its own with the reason.
@@ -323,14 +358,16 @@ async fn set_aside(worker: &Worker, asides: Vec<SetAside>, receipts: Vec<Receipt
 /// A task that was set aside. Of one that nobody knows only that is counted: its name is whatever a message says.
 fn count(worker: &Worker, aside: &SetAside) {
     let outcome = match aside.state {
-        State::Parked => "parked",
-        State::Expired => "expired",
-        State::Queued
-        | State::Waiting
-        | State::Running
-        | State::Done
-        | State::Dead
-        | State::Canceled => return,
+        State::Parked => {
+            worker.tell_aside(&aside.task, Some(What::Rejected));
+            "parked"
+        }
+        State::Expired => {
+            worker.tell_revoked(&aside.task, true);
+            "expired"
+        }
+        State::Waiting => return worker.tell_aside(&aside.task, None),
+        State::Queued | State::Running | State::Done | State::Dead | State::Canceled => return,
     };
     if worker.setup.health.is_watched() {
         let name = if worker.registry.knows(&aside.task.name) {

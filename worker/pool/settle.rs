@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::Worker;
 use super::attempt::Finished;
 use super::decide::{self, Verdict};
+use crate::celery::events::What;
 use crate::celery::{self, End, Exception};
 use crate::config::PoolKind;
 use crate::crash;
@@ -304,17 +305,40 @@ fn count(worker: &Worker, id: &TaskId, epoch: Epoch, settlement: &Settlement) {
         metrics::counter!("longshore_handoffs_total", "reason" => reason).increment(1);
         worker.handed_off.fetch_add(1, Ordering::Relaxed);
     }
-    if !worker.setup.health.is_watched() {
+    let watched = worker.setup.health.is_watched();
+    if !watched && !worker.tools.want_tasks() {
         return;
     }
-    let names = worker.attempts(|attempts| {
-        attempts
-            .get(&(id.clone(), epoch))
-            .map(|attempt| (attempt.name.clone(), attempt.queue.clone()))
+    let found = worker.attempts(|attempts| {
+        let attempt = attempts.get(&(id.clone(), epoch))?;
+        Some((Arc::clone(&attempt.task), attempt.begun.elapsed()))
     });
-    if let Some((name, queue)) = names {
+    let Some((task, runtime)) = found else {
+        return;
+    };
+    if watched {
+        let (name, queue) = (task.name.clone(), task.queue.clone());
         metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => outcome)
             .increment(1);
+    }
+    if let Some(what) = what(settlement, runtime) {
+        worker.tell(id, || what);
+    }
+}
+
+/// What Celery's tools are told of an outcome.
+fn what(settlement: &Settlement, runtime: Duration) -> Option<What> {
+    let reason = settlement.reason.clone().unwrap_or_default();
+    match settlement.state? {
+        State::Done => Some(What::succeeded(settlement.result.as_ref(), runtime)),
+        State::Dead => Some(What::Failed { reason }),
+        State::Canceled => Some(What::Revoked {
+            terminated: true,
+            expired: false,
+        }),
+        State::Waiting => Some(What::Retried { reason }),
+        State::Queued => Some(What::Rejected),
+        State::Parked | State::Running | State::Expired => None,
     }
 }
 

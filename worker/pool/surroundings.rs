@@ -90,7 +90,7 @@ impl Worker {
         if !changed {
             return;
         }
-        self.setup.health.rests(reason.is_some());
+        self.tell_rest();
         match reason {
             Some(reason) => {
                 tracing::info!(reason, running = self.count(), "nothing new is taken");
@@ -102,6 +102,12 @@ impl Worker {
             }
             None => tracing::info!("work is taken again"),
         }
+    }
+
+    /// Tells probes whether anything is taken: pod and node may forbid it, or a tool all queues.
+    pub(super) fn tell_rest(&self) {
+        let rests = self.resting.borrow().is_some() || self.queues.borrow().is_empty();
+        self.setup.health.rests(rests);
     }
 
     /// Whether the pod must not be evicted: something is being claimed, or runs and gets on.
@@ -122,7 +128,7 @@ impl Worker {
             for ((id, _), attempt) in attempts.iter_mut() {
                 match attempt.asked {
                     None if all || attempt.begun.elapsed() >= every => {
-                        tracing::info!(task.id = %id, task.name = attempt.name, "attempt is asked to go on elsewhere");
+                        tracing::info!(task.id = %id, task.name = attempt.task.name, "attempt is asked to go on elsewhere");
                         attempt.asked = Some(Instant::now());
                         attempt.drain.cancel();
                     }

@@ -12,6 +12,10 @@ use super::tasks::{State, parsed, task_row, with};
 use super::{Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
+use crate::task::Task;
+
+/// Name and queue of a task that was revoked before it came; the claim's statement knows it too.
+const UNKNOWN: &str = "(unknown)";
 
 /// Which tasks to list.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +105,55 @@ impl Store {
             .into_iter()
             .next()
             .map(|answer| answer.state))
+    }
+
+    /// Cancels tasks that wait, and for those that have not come yet leaves a row that keeps them from running; what runs
+    /// is asked to stop if `terminate`, and goes on otherwise. Returns those that were not over, with their state now.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was changed then.
+    pub async fn revoke(
+        &self,
+        ids: &[String],
+        terminate: bool,
+    ) -> Result<Vec<(String, State)>, StoreError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            id: String,
+            state: State,
+        }
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            // What it would have been, nobody knows.
+            let task = Task::new(UNKNOWN, UNKNOWN).with_id(id);
+            let fields = json!({ "reason": "revoked by a tool of Celery's", "terminate": i32::from(terminate) });
+            rows.push(with(task_row(&task)?, fields));
+        }
+        let ops = vec![
+            Op::new(sql!("revoke"), &rows)?,
+            ring_ended_op(ids.iter().map(String::as_str))?,
+        ];
+        let mut answers = self.command("cancel", ops).await?.into_iter();
+        let answers = typed::<Answer>(answers.next().unwrap_or_default())?.into_iter();
+        Ok(answers.map(|Answer { id, state }| (id, state)).collect())
+    }
+
+    /// Gives the rows of tasks that were revoked before they came what their messages say. Other tasks are left alone.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; nothing was changed then.
+    pub async fn came_revoked(&self, tasks: &[Task]) -> Result<(), StoreError> {
+        let rows = tasks
+            .iter()
+            .map(|task| Ok(with(task_row(task)?, json!({ "unknown": UNKNOWN }))))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let ops = vec![
+            Op::new(sql!("came_revoked"), &rows)?,
+            ring_ended_op(tasks.iter().map(|task| task.id.as_str()))?,
+        ];
+        self.command("set_aside", ops).await.map(drop)
     }
 
     /// Lets dead, canceled, expired or parked tasks run again. Returns what is to be published.

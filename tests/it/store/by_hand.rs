@@ -1,6 +1,6 @@
 //! What an operator does by hand, and parked names.
 
-use longshore::store::{ClaimAnswer, Settlement, State};
+use longshore::store::{ClaimAnswer, ClaimRequest, Settlement, State};
 
 use super::enqueue::ids;
 use super::settle::set_aside;
@@ -11,6 +11,9 @@ on_both!(
     what_waits_is_canceled_at_once,
     what_runs_is_asked_to_stop,
     what_is_over_is_not_canceled,
+    a_task_can_be_revoked_before_it_comes,
+    a_task_that_may_come_again_is_revoked_once,
+    what_runs_is_revoked_only_if_it_is_to_be_terminated,
     a_revived_task_runs_again_with_its_counts_at_zero,
     what_runs_or_is_done_is_not_revived,
 );
@@ -66,6 +69,80 @@ async fn what_is_over_is_not_canceled(bench: Bench) {
     assert_eq!(bench.store.cancel("a", "late").await.unwrap(), None);
     assert_eq!(bench.store.cancel("unknown", "late").await.unwrap(), None);
     assert_eq!(bench.view("a").await.state, State::Done);
+}
+
+async fn a_task_can_be_revoked_before_it_comes(bench: Bench) {
+    let mut later = task("waiting");
+    later.run_at = Some(bench.clock.now() + 60_000);
+    bench.store.enqueue(&[later]).await.unwrap();
+    let names = ["to-come".to_owned(), "waiting".to_owned()];
+    let mut answer = bench.store.revoke(&names, false).await.unwrap();
+    answer.sort_by(|one, other| one.0.cmp(&other.0));
+    let canceled = names.map(|name| (name, State::Canceled));
+    assert_eq!(answer, canceled);
+    let worker = bench.worker().await;
+    let come = task("to-come");
+    let answer = bench.claim(&worker, &come).await;
+    assert_eq!(answer, ClaimAnswer::Not(State::Canceled));
+    bench
+        .store
+        .came_revoked(&[come.clone(), task("waiting")])
+        .await
+        .unwrap();
+    let view = bench.view("to-come").await;
+    assert_eq!(
+        (view.state, &view.name, &view.queue),
+        (State::Canceled, &come.name, &come.queue)
+    );
+    assert!(
+        bench.view("waiting").await.run_at.is_some(),
+        "it was known, and is left alone"
+    );
+    assert_eq!(bench.store.enqueue(&[come]).await.unwrap().new, []);
+}
+
+async fn a_task_that_may_come_again_is_revoked_once(bench: Bench) {
+    let come = task("to-come");
+    bench
+        .store
+        .revoke(&["to-come".to_owned()], false)
+        .await
+        .unwrap();
+    let worker = bench.worker().await;
+    let request = [ClaimRequest {
+        task: &come,
+        repeat: true,
+    }];
+    let answer = bench.store.claim(&worker, &request).await.unwrap();
+    assert_eq!(answer, [ClaimAnswer::Not(State::Canceled)]);
+    bench
+        .store
+        .came_revoked(std::slice::from_ref(&come))
+        .await
+        .unwrap();
+    let answer = bench.store.claim(&worker, &request).await.unwrap();
+    assert!(
+        matches!(answer[..], [ClaimAnswer::Claimed(_)]),
+        "{answer:?}"
+    );
+}
+
+async fn what_runs_is_revoked_only_if_it_is_to_be_terminated(bench: Bench) {
+    let (_, worker, _) = bench.running("a").await;
+    let id = ["a".to_owned()];
+    assert_eq!(bench.store.revoke(&id, false).await.unwrap(), []);
+    assert_eq!(bench.store.held(&worker).await.unwrap()[0].cancel, 0);
+    let answer = bench.store.revoke(&id, true).await.unwrap();
+    assert_eq!(answer, [("a".to_owned(), State::Running)]);
+    assert_eq!(bench.store.held(&worker).await.unwrap()[0].cancel, 1);
+    let (other, _, epoch) = bench.running("b").await;
+    let settled = [(other.id, epoch, Settlement::default())];
+    bench.store.settle(&settled).await.unwrap();
+    assert_eq!(
+        bench.store.revoke(&["b".to_owned()], true).await.unwrap(),
+        []
+    );
+    assert_eq!(bench.view("b").await.state, State::Done);
 }
 
 async fn a_revived_task_runs_again_with_its_counts_at_zero(bench: Bench) {

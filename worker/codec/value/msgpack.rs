@@ -1,4 +1,4 @@
-//! Msgpack → JSON values, by <https://github.com/msgpack/msgpack/blob/master/spec.md>.
+//! Msgpack ↔ JSON values, by <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 //!
 //! Never allocates by a length that the body claims: an array's or a map's length is first held
 //! against the bytes that are left.
@@ -23,6 +23,47 @@ pub(super) fn read(body: &[u8], budget: &Budget) -> Result<Value, Unreadable> {
         Ok(value)
     } else {
         Err(reader.wrong("more bytes after the end of the value"))
+    }
+}
+
+/// Writes one value, always in the longest form of its kind: what is written is read by machines and small.
+pub(super) fn write(value: &Value, body: &mut Vec<u8>) {
+    let sized = |body: &mut Vec<u8>, marker: u8, size: usize| {
+        body.push(marker);
+        // What does not fit would be beyond any body's bound.
+        body.extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+    };
+    let text = |body: &mut Vec<u8>, text: &str| {
+        sized(body, 0xdb, text.len());
+        body.extend(text.as_bytes());
+    };
+    match value {
+        Value::Null => body.push(0xc0),
+        Value::Bool(flag) => body.push(if *flag { 0xc3 } else { 0xc2 }),
+        Value::Number(number) => {
+            if let Some(number) = number.as_i64() {
+                body.push(0xd3);
+                body.extend(number.to_be_bytes());
+            } else if let Some(number) = number.as_u64() {
+                body.push(0xcf);
+                body.extend(number.to_be_bytes());
+            } else {
+                body.push(0xcb);
+                body.extend(number.as_f64().unwrap_or_default().to_be_bytes());
+            }
+        }
+        Value::String(string) => text(body, string),
+        Value::Array(items) => {
+            sized(body, 0xdd, items.len());
+            items.iter().for_each(|item| write(item, body));
+        }
+        Value::Object(map) => {
+            sized(body, 0xdf, map.len());
+            for (key, item) in map {
+                text(body, key);
+                write(item, body);
+            }
+        }
     }
 }
 

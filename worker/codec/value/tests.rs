@@ -156,3 +156,16 @@ fn what_only_looks_binary_is_none() {
         assert_eq!(base64_of(&map), None);
     }
 }
+
+#[test]
+fn msgpack_that_is_written_is_read_by_another_and_by_us() {
+    let value = json!({
+        "none": null, "flags": [true, false], "numbers": [0, -1, i64::MIN, u64::MAX, 1.5], "text": "é\n", "map": {"a": []},
+    });
+    let body = write_msgpack(&value);
+    assert_eq!(read(Format::Msgpack, &body).unwrap(), value);
+    let theirs = rmpv::decode::read_value(&mut body.as_slice()).unwrap();
+    assert_eq!(theirs["numbers"][3].as_u64(), Some(u64::MAX));
+    assert_eq!(theirs["text"].as_str(), Some("é\n"));
+    assert_eq!(theirs["map"]["a"].as_array().map(Vec::len), Some(0));
+}
