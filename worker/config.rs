@@ -23,6 +23,7 @@ mod document;
 mod policy;
 mod pool;
 mod problem;
+mod python;
 mod quantity;
 mod reading;
 mod secret;
@@ -41,6 +42,7 @@ pub use celery::{Celery, DatabaseFormat, Results, Tools};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
+pub use python::{Plugin, Python};
 pub use secret::Secret;
 pub use squad::{Hook, ResultStore, Squad, TestJobs};
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
@@ -76,6 +78,10 @@ pub struct Config {
     pub celery: Celery,
     /// `[tasks]`: how often and how long a task is tried.
     pub tasks: Policies,
+    /// `[python]`: the Python application whose tasks a worker runs.
+    pub python: Python,
+    /// `[plugins]`: plugins for test jobs that are programs of their own, by name. Default: none.
+    pub plugins: BTreeMap<String, Plugin>,
     /// `[backends]`, by name. Default: none.
     pub backends: BTreeMap<String, Backend>,
     /// `[projects]`, by `group/project` or `*`. Default: none.
@@ -183,6 +189,7 @@ impl Config {
     fn read(root: &mut Section<'_>) -> Self {
         let worker = root.table("worker", Worker::read);
         let pools = root.table("pools", |section| Pool::read_all(section, &worker));
+        let plugins = root.table("plugins", Plugin::read_all);
         Self {
             store: root.table("store", Store::read),
             broker: root.table("broker", Broker::read),
@@ -193,6 +200,11 @@ impl Config {
             pools,
             celery: root.table("celery", Celery::read),
             tasks: root.table("tasks", Policies::read),
+            python: root.table("python", Python::read),
+            projects: root.table("projects", |section| {
+                section.tables(|name, section| Project::read(name, section, &plugins))
+            }),
+            plugins,
             backends: root
                 .table("backends", |section| {
                     section.tables(|_, section| Backend::read(section))
@@ -200,7 +212,6 @@ impl Config {
                 .into_iter()
                 .filter_map(|(name, backend)| Some((name, backend?)))
                 .collect(),
-            projects: root.table("projects", |section| section.tables(Project::read)),
             sinks: root
                 .table("sinks", |section| {
                     section.tables(|_, section| Sink::read(section))

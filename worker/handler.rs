@@ -66,6 +66,20 @@ pub enum Outcome {
         /// What for.
         reason: String,
     },
+    /// Not yet either, and from another checkpoint: both are written at once. Burns no attempt: the task counts
+    /// its own, as Celery's `self.retry` does.
+    Again {
+        /// How long to wait.
+        after: Duration,
+        /// What for.
+        reason: String,
+        /// Where to go on.
+        checkpoint: Value,
+        /// Its message from now on, for others on its queue.
+        message: Box<Task>,
+    },
+    /// It is over and nobody is to be told: no result, no callbacks (Celery's `Ignore`).
+    Ignored,
     /// Drain asked, and the last saved checkpoint is where to go on: at once, on another worker. Burns no attempt.
     HandOff,
 }
@@ -106,6 +120,7 @@ type Handler = Arc<dyn Fn(Arc<Task>, Context) -> Running + Send + Sync>;
 pub struct Registry {
     handlers: BTreeMap<String, Handler>,
     repeated: BTreeSet<String>,
+    timed: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -137,6 +152,16 @@ impl Registry {
     /// Whether a message of a task called `name` that is over runs it again.
     pub fn repeats(&self, name: &str) -> bool {
         self.repeated.contains(name)
+    }
+
+    /// The handler for `name` keeps the time limits of Celery's messages itself.
+    pub fn keep_time(&mut self, name: impl Into<String>) {
+        self.timed.insert(name.into());
+    }
+
+    /// Whether the handler for `name` keeps the time limits of Celery's messages itself.
+    pub fn keeps_time(&self, name: &str) -> bool {
+        self.timed.contains(name)
     }
 
     /// Whether a handler for `name` is there.

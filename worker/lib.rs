@@ -20,6 +20,7 @@ pub mod lab;
 pub mod lifecycle;
 pub mod maintenance;
 pub mod outbox;
+pub mod plugin_host;
 pub mod pool;
 pub mod squad;
 pub mod store;

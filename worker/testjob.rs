@@ -38,6 +38,8 @@ pub struct Services {
     backends: BTreeMap<String, Source>,
     sinks: BTreeMap<String, SquadSink>,
     config: Arc<Config>,
+    /// Plugins that are programs of their own.
+    programs: Option<plugin::external::Programs>,
 }
 
 struct Source {
@@ -51,7 +53,7 @@ impl Services {
     ///
     /// # Errors
     ///
-    /// [`BackendError::Final`] if one cannot be made.
+    /// [`BackendError::Final`] if one cannot be made, or a plugin's program could not be started.
     pub fn new(config: Arc<Config>) -> Result<Self, BackendError> {
         let mut backends = BTreeMap::new();
         for (name, entry) in &config.backends {
@@ -106,10 +108,13 @@ impl Services {
             .iter()
             .map(|(name, sink)| Ok((name.clone(), SquadSink::new(sink)?)))
             .collect::<Result<_, BackendError>>()?;
+        let programs = plugin::external::Programs::open(&config.plugins)
+            .map_err(|error| BackendError::Final(error.to_string()))?;
         Ok(Self {
             backends,
             sinks,
             config,
+            programs,
         })
     }
 

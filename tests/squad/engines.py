@@ -1,5 +1,7 @@
 """Who fetches and post-processes: SQUAD's two workers, or two pools of Longshore in their place. The rest is shared."""
 
+import sys
+
 from installation import FETCH, NOTIFICATION, POSTPROCESS, REST
 from longshore import Longshore, migrate
 
@@ -36,6 +38,60 @@ class InPlaceOfSquad:
             worker.stop()
 
 
+class Hosted:
+    """SQUAD's own tasks, in Python processes of Longshore's workers: nothing of Longshore knows SQUAD here."""
+
+    REST = (NOTIFICATION,)
+
+    def __init__(self, site):
+        self.site = site
+        config = hosting(site)
+        migrate(site, config)
+        self.workers = [
+            Longshore(site, pool, config, **site.environment).wait_ready() for pool in ("fetch", "postprocess")
+        ]
+
+    def stop(self):
+        for worker in self.workers:
+            worker.stop()
+
+
+def hosting(site):
+    """What an operator writes to have SQUAD's tasks run as they are."""
+    return f"""
+[store]
+url = "{site.database.url}"
+
+[broker]
+url = "{site.vhost.url}"
+queue_type = "classic"
+
+[http]
+listen = "127.0.0.1:0"
+
+[python]
+app = "squad.celery:app"
+python = "{sys.executable}"
+repeat = ["squad.ci.tasks.fetch"]
+
+[celery]
+results = "django"
+
+[celery.routes]
+"*" = "{FETCH}"
+
+[pools.fetch]
+kind = "pinned"
+queues = ["{FETCH}"]
+slots = 1
+
+[pools.postprocess]
+kind = "pinned"
+queues = ["{POSTPROCESS}"]
+slots = 1
+"""
+
+
 def configuration(site, slots=1):
     """What an operator of SQUAD writes for Longshore."""
     return f"""
@@ -68,7 +124,7 @@ slots = {slots}
 """
 
 
-ENGINES = {"squad": Squad, "longshore": InPlaceOfSquad}
+ENGINES = {"squad": Squad, "longshore": InPlaceOfSquad, "hosted": Hosted}
 
 
 def settle(site, engine, rest):

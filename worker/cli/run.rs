@@ -1,14 +1,16 @@
 //! `longshore run`: one worker of one pool.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
 use crate::celery::{self, Celery};
-use crate::config::Config;
+use crate::config::{Config, Python};
 use crate::handler::Registry;
 use crate::http;
 use crate::kube::Pod;
+use crate::plugin_host::Host;
 use crate::pool::{self, Exit, Health, Setup};
 use crate::squad::{self, Squad};
 use crate::store::Store;
@@ -22,16 +24,33 @@ pub(super) struct Arguments {
     /// The process that starts this worker, and without which it shall not be: it is killed with that
     #[arg(long, hide = true)]
     parent: Option<i32>,
+    #[command(flatten)]
+    python: PythonArguments,
+}
+
+/// What goes before the configuration's `[python]`.
+#[derive(clap::Args)]
+struct PythonArguments {
+    /// Run the tasks of this Celery application, module:app, in Python processes of the worker's own (python.app)
+    #[arg(long, value_name = "MODULE:APP")]
+    python_app: Option<String>,
+    /// How many processes; by default as many as the pool has slots (python.processes)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    python_processes: Option<u32>,
+    /// The application's interpreter (python.python)
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
 }
 
 /// Left to rescue.
 const LEFT: u8 = 3;
 
-pub(super) async fn run(
-    config: Arc<Config>,
-    Arguments { pool, parent }: Arguments,
-    handlers: Handlers,
-) -> Answer {
+pub(super) async fn run(config: Arc<Config>, arguments: Arguments, handlers: Handlers) -> Answer {
+    let Arguments {
+        pool,
+        parent,
+        python,
+    } = arguments;
     if let Some(parent) = parent {
         die_with(parent)?;
     }
@@ -45,21 +64,16 @@ pub(super) async fn run(
     tracing::info!("configuration:\n{}", config.redacted_toml());
     let store = open_store(&config)?;
     store.check_schema().await?;
-    let mut registry = Registry::default();
-    testjob::register(
-        &mut registry,
-        &Arc::new(Services::new(Arc::clone(&config))?),
-    );
-    let squad = Squad::new(&config);
-    if let Some(squad) = &squad {
-        squad::register(&mut registry, squad);
-        let watch = store.enqueue(&[squad::watch_task(&config)]).await?;
-        tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
-    }
-    handlers(&mut registry);
     let celery = Celery::new(config.celery.clone());
-    celery::unlock::register(&mut registry, &celery);
+    let mut registry = registry(&config, &store, &celery, handlers).await?;
     result_tables(&config, &store).await?;
+    let children = host(
+        python.over(&config.python),
+        &pool,
+        entry.slots,
+        &mut registry,
+    )
+    .await?;
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),
@@ -82,16 +96,72 @@ pub(super) async fn run(
     };
     let broker = open_broker(&config, &store, &setup.id);
     let _server = server;
-    Ok(
-        match pool::run(setup, store, broker, registry, requests).await? {
-            Exit::Drained => ExitCode::SUCCESS,
-            Exit::Left(attempts) => {
-                tracing::warn!(attempts, "ended; rescue takes over what ran");
-                ExitCode::from(LEFT)
-            }
-            Exit::Broken => ExitCode::FAILURE,
-        },
-    )
+    let exit = pool::run(setup, store, broker, registry, requests).await;
+    if let Some(children) = children {
+        children.close();
+    }
+    Ok(match exit? {
+        Exit::Drained => ExitCode::SUCCESS,
+        Exit::Left(attempts) => {
+            tracing::warn!(attempts, "ended; rescue takes over what ran");
+            ExitCode::from(LEFT)
+        }
+        Exit::Broken => ExitCode::FAILURE,
+    })
+}
+
+/// Every handler that is a part of this program.
+async fn registry(
+    config: &Arc<Config>,
+    store: &Store,
+    celery: &Celery,
+    handlers: Handlers,
+) -> Result<Registry, Failure> {
+    let mut registry = Registry::default();
+    testjob::register(&mut registry, &Arc::new(Services::new(Arc::clone(config))?));
+    let squad = Squad::new(config);
+    if let Some(squad) = &squad {
+        squad::register(&mut registry, squad);
+        let watch = store.enqueue(&[squad::watch_task(config)]).await?;
+        tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
+    }
+    handlers(&mut registry);
+    celery::unlock::register(&mut registry, celery);
+    Ok(registry)
+}
+
+impl PythonArguments {
+    fn over(self, config: &Python) -> Python {
+        let Self {
+            python_app,
+            python_processes,
+            python,
+        } = self;
+        Python {
+            app: python_app.or_else(|| config.app.clone()),
+            processes: python_processes.or(config.processes),
+            python: python.unwrap_or_else(|| config.python.clone()),
+            ..config.clone()
+        }
+    }
+}
+
+/// Starts the Python application, if there is one, and registers what it runs.
+async fn host(
+    python: Python,
+    pool: &str,
+    slots: u32,
+    registry: &mut Registry,
+) -> Result<Option<Arc<Host>>, Failure> {
+    let Some(app) = &python.app else {
+        return Ok(None);
+    };
+    let hostname = format!("{pool}@{}", pool::host());
+    let host = Host::start(&python, app, slots, hostname)
+        .await
+        .map_err(|error| Failure::Wrong(format!("longshore failed to {error}")))?;
+    host.register(registry);
+    Ok(Some(host))
 }
 
 /// Fails unless the tables are there that results go to: they are the application's, which makes them.

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use url::Url;
 
+use super::Plugin;
 use super::address::{self, Address, serialize_url};
 use super::problem::{Wrong, suggestion};
 use super::quantity::serialize_duration;
@@ -222,7 +223,11 @@ pub(super) fn http(text: &str) -> Result<Address, Wrong> {
 }
 
 impl Project {
-    pub(super) fn read(name: &str, section: &mut Section<'_>) -> Self {
+    pub(super) fn read(
+        name: &str,
+        section: &mut Section<'_>,
+        own: &BTreeMap<String, Plugin>,
+    ) -> Self {
         let is_name = name.split_once('/').is_some_and(|(group, project)| {
             !group.is_empty() && !project.is_empty() && !project.contains('/')
         });
@@ -230,11 +235,14 @@ impl Project {
             let mend = r#"write [projects."group/project"], or [projects."*"] for all others"#;
             section.wrong_itself(Wrong::new("not a project's name", mend));
         }
-        let known = section.reading().known_plugins();
+        let built_in = section.reading().known_plugins().iter().copied();
+        let known = built_in
+            .chain(own.keys().map(String::as_str))
+            .collect::<Vec<_>>();
         let plugins = section.list("plugins").unwrap_or_default();
         for plugin in &plugins {
             if !known.contains(&plugin.as_str()) {
-                let wrong = Wrong::new("unknown plugin", suggestion(plugin, known));
+                let wrong = Wrong::new("unknown plugin", suggestion(plugin, &known));
                 section.wrong("plugins", Some(format!("{plugin:?}")), wrong);
             }
         }

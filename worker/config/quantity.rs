@@ -102,6 +102,17 @@ pub(super) fn serialize_size<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok
     out.serialize_str(&show_size(*bytes))
 }
 
+/// The same where there may be none.
+pub(super) fn serialize_optional_size<S: Serializer>(
+    bytes: &Option<u64>,
+    out: S,
+) -> Result<S::Ok, S::Error> {
+    match bytes {
+        Some(bytes) => serialize_size(bytes, out),
+        None => out.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

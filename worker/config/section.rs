@@ -173,15 +173,27 @@ impl<'r> Section<'r> {
         range: RangeInclusive<u64>,
         default: u64,
     ) -> u64 {
+        self.optional_size(key, range).unwrap_or(default)
+    }
+
+    /// A size in bytes within `range`, if written.
+    pub(super) fn optional_size(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
         self.value(key, |value| {
             let bytes = quantity::size(&value.quantity()?)?;
             within(bytes, &range, "a size", |bytes| quantity::show_size(*bytes))
         })
-        .unwrap_or(default)
     }
 
-    /// A whole number within `range`.
-    pub(super) fn count<N>(&mut self, key: &'static str, range: RangeInclusive<N>, default: N) -> N
+    /// A whole number within `range`, if written.
+    pub(super) fn optional_count<N>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<N>,
+    ) -> Option<N>
     where
         N: TryFrom<i128> + PartialOrd + Display + Copy,
     {
@@ -191,7 +203,14 @@ impl<'r> Section<'r> {
                 N::try_from(number).map_err(|_| out_of_range(&range, "a number", N::to_string))?;
             within(number, &range, "a number", N::to_string)
         })
-        .unwrap_or(default)
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn count<N>(&mut self, key: &'static str, range: RangeInclusive<N>, default: N) -> N
+    where
+        N: TryFrom<i128> + PartialOrd + Display + Copy,
+    {
+        self.optional_count(key, range).unwrap_or(default)
     }
 
     /// A number from 0 to 1.
@@ -241,6 +260,15 @@ impl<'r> Section<'r> {
         })
     }
 
+    /// A list of texts, none of them empty, in which one may stand twice; `None` if not written.
+    pub(super) fn words(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.value(key, |value| {
+            let texts = value.texts()?;
+            texts.iter().try_for_each(|text| named(text).map(drop))?;
+            Ok(texts)
+        })
+    }
+
     /// A path. One that the file has starts at the file's folder, one that a variable has at the
     /// working directory.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
@@ -248,6 +276,12 @@ impl<'r> Section<'r> {
             value.text().and_then(|text| filled(text, LONGEST_PATH))
         })?;
         Some(self.located(key, &text))
+    }
+
+    /// A list of paths, each as in [`Section::path`]; `None` if not written.
+    pub(super) fn paths(&mut self, key: &'static str) -> Option<Vec<PathBuf>> {
+        let texts = self.list(key)?;
+        Some(texts.iter().map(|text| self.located(key, text)).collect())
     }
 
     /// `text`, which is the value of `key` or its default, as a path.

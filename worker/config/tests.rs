@@ -636,3 +636,38 @@ proptest! {
         drop(load(GOOD, &[(&name, &value)]));
     }
 }
+
+#[test]
+fn plugins_that_are_programs_can_be_named_by_projects() {
+    let text = r#"
+[plugins.mine]
+command = ["bin/mine", "--fast", "--fast"]
+[plugins.theirs]
+command = ["theirs"]
+[projects."*"]
+plugins = ["mine", "theirs", "tradefed"]
+[python]
+python = "venv/bin/python"
+path = ["src"]
+memory = "1GiB"
+"#;
+    let config = good(text);
+    assert_eq!(
+        config.plugins["mine"].command,
+        ["etc/bin/mine", "--fast", "--fast"]
+    );
+    assert_eq!(config.plugins["theirs"].command, ["theirs"]);
+    assert_eq!(config.python.python, Path::new("etc/venv/bin/python"));
+    assert_eq!(config.python.path, [Path::new("etc/src")]);
+    assert_eq!(good(&config.redacted_toml()).python.memory, Some(1 << 30));
+}
+
+#[test]
+fn mistakes_in_plugins_are_told() {
+    let told = one("[plugins.mine]\ncommand = []\n");
+    assert!(told.contains("plugins.mine.command"), "{told}");
+    let told = one("[plugins.tradefed]\ncommand = [\"x\"]\n");
+    assert!(told.contains("built in"), "{told}");
+    let told = one("[plugins.mine]\ncommand = [\"x\"]\n[projects.\"*\"]\nplugins = [\"mind\"]\n");
+    assert!(told.contains("did you mean \"mine\"?"), "{told}");
+}

@@ -101,7 +101,11 @@ impl Run {
         let begun = Instant::now();
         let limit = self.worker.setup.policies.get(&self.task.name).time_limit;
         // A message of Celery's may ask for less, and may ask the handler to come to an end before that.
-        let (hard, soft) = celery::limits(&self.task);
+        let (hard, soft) = if self.worker.registry.keeps_time(&self.task.name) {
+            (None, None)
+        } else {
+            celery::limits(&self.task)
+        };
         let seconds = |limit: f64| Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
         let limit = hard.map_or(limit, |hard| limit.min(seconds(hard)));
         let soft = begun + soft.map_or(limit, |soft| limit.min(seconds(soft)));

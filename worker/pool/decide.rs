@@ -103,12 +103,18 @@ pub fn verdict(
             with,
             follow,
         }),
-        Ended::Returned(Ok(Outcome::Later { after, reason })) => settled(Settlement {
-            state: Some(State::Waiting),
-            delay: millis(after),
-            reason: Some(reason),
-            ..Settlement::default()
+        Ended::Returned(Ok(Outcome::Later { after, reason })) => settled(later(after, reason)),
+        Ended::Returned(Ok(Outcome::Again {
+            after,
+            reason,
+            checkpoint,
+            message,
+        })) => settled(Settlement {
+            checkpoint: Some(checkpoint),
+            message: Some(*message),
+            ..later(after, reason)
         }),
+        Ended::Returned(Ok(Outcome::Ignored)) => settled(done(Value::Null)),
         Ended::Returned(Ok(Outcome::HandOff)) | Ended::Cut(Cut::HandOff) => settled(Settlement {
             state: Some(State::Queued),
             interrupted: true,
@@ -153,6 +159,16 @@ fn done(result: Value) -> Settlement {
     Settlement {
         state: Some(State::Done),
         result,
+        ..Settlement::default()
+    }
+}
+
+/// Not yet.
+fn later(after: Duration, reason: String) -> Settlement {
+    Settlement {
+        state: Some(State::Waiting),
+        delay: millis(after),
+        reason: Some(reason),
         ..Settlement::default()
     }
 }
@@ -299,6 +315,26 @@ mod tests {
             (settlement.state, settlement.delay, settlement.failed),
             (Some(State::Waiting), 60_000, false)
         );
+    }
+
+    #[test]
+    fn a_task_that_wants_to_be_run_again_goes_on_from_what_it_said() {
+        let again = Outcome::Again {
+            after: Duration::from_secs(2),
+            reason: "out of stock".into(),
+            checkpoint: serde_json::json!({ "retries": 1 }),
+            message: Box::new(Task::new("a", "elsewhere")),
+        };
+        let settlement = judge(Ended::Returned(Ok(again)), 2).unwrap();
+        assert_eq!(
+            (settlement.state, settlement.delay, settlement.failed),
+            (Some(State::Waiting), 2_000, false)
+        );
+        assert_eq!(
+            settlement.checkpoint,
+            Some(serde_json::json!({ "retries": 1 }))
+        );
+        assert!(settlement.message.is_some_and(|it| it.queue == "elsewhere"));
     }
 
     #[test]

@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 
 use super::Worker;
 use super::attempt::Finished;
-use super::decide::{self, Verdict};
+use super::decide::{self, Ended, Verdict};
 use crate::celery::events::What;
 use crate::celery::{self, End, Exception};
 use crate::config::PoolKind;
 use crate::crash;
+use crate::handler::Outcome;
 use crate::id::{Epoch, TaskId};
 use crate::store::{Op, Ring, Settlement, State, StoreError};
 use crate::task::{Task, Wire};
@@ -80,7 +81,9 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
     };
     let policy = worker.setup.policies.get(&task.name);
     let random = random();
-    let exception = (task.wire == Wire::Celery).then(|| decide::exception(&ended));
+    // What a task wants ignored is told nobody, and its workflow goes another way.
+    let ignored = matches!(ended, Ended::Returned(Ok(Outcome::Ignored)));
+    let exception = (task.wire == Wire::Celery && !ignored).then(|| decide::exception(&ended));
     let verdict = decide::verdict(ended, &task, &claimed, policy, random, elsewhere);
     let verdict = match (verdict, exception) {
         (Some(verdict), Some(exception)) => Some(continued(worker, &task, verdict, exception)),

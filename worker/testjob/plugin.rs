@@ -5,20 +5,27 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::fetch::failure;
 use super::item::Sink;
 use super::stage::{Progress, Staged, stage};
-use super::{Services, backend::Backend, sink};
+use super::{
+    Services,
+    backend::{Backend, Settings},
+    sink,
+};
 use crate::handler::{Context, Fatal, Outcome};
+use crate::store::Op;
 use crate::task::Task;
+use external::End;
 
+pub(in crate::testjob) mod external;
 pub mod kernel_log;
 pub(crate) mod kernel_log_task;
 pub(crate) mod tradefed;
 
-/// The plugins there are, by the names that a project enables them with.
+/// The plugins that are built in, by the names that a project enables them with.
 pub const KNOWN: [&str; 2] = [TRADEFED, KERNEL_LOG];
 pub(crate) const TRADEFED: &str = "tradefed";
 pub(crate) const KERNEL_LOG: &str = "kernel-log";
@@ -45,7 +52,7 @@ struct Order {
 }
 
 impl Order {
-    fn of(task: &Task) -> Result<Self, Fatal> {
+    fn of(task: &Task, services: &Services) -> Result<Self, Fatal> {
         let missing = |key: &str| Fatal(format!("argument {key:?} of {} is missing", task.name));
         let number = |key: &str, index| {
             task.arg(key, index)
@@ -59,8 +66,10 @@ impl Order {
                 .ok_or_else(|| missing(key))
         };
         let plugin = text("plugin", 2)?;
-        if !KNOWN.contains(&plugin.as_str()) {
-            let known = KNOWN.join(", ");
+        let own = &services.config.plugins;
+        if !KNOWN.contains(&plugin.as_str()) && !own.contains_key(&plugin) {
+            let own = own.keys().map(String::as_str);
+            let known = KNOWN.into_iter().chain(own).collect::<Vec<_>>().join(", ");
             return Err(Fatal(format!(
                 "unknown plugin {plugin:?} (there are: {known})"
             )));
@@ -89,8 +98,8 @@ pub(super) async fn run(
         backend,
         id,
         project,
-    } = Order::of(&task)?;
-    let (backend, _, _) = services.source(&backend, &project).map_err(Fatal)?;
+    } = Order::of(&task, &services)?;
+    let (source, settings, _) = services.source(&backend, &project).map_err(Fatal)?;
     let run = context
         .patiently(|| {
             let store = context.store();
@@ -115,38 +124,89 @@ pub(super) async fn run(
         testjob,
         generation,
         id,
-        backend,
+        backend: source,
         context: context.clone(),
         limits: services.config.limits.clone(),
     };
+    let about = external::Project {
+        backend,
+        name: project,
+        settings: shown(&settings),
+    };
     let staged = stage(&context, progress, every, limit, |sink: Sink| {
-        let (job, plugin) = (job.clone(), plugin.clone());
-        async move {
-            match plugin.as_str() {
-                TRADEFED => tradefed::run(&job, &sink).await,
-                _ => kernel_log_task::run(&job, kernel_log_task::is_log, &sink).await,
-            }
-        }
+        let (job, plugin, about) = (job.clone(), plugin.clone(), about.clone());
+        let services = Arc::clone(&services);
+        async move { look(&services, &plugin, &about, &job, &sink).await }
     })
     .await?;
-    let (mut with, counts) = match staged {
+    let submit = sink::when_finished(&services, context.store(), &about.name, testjob, generation)?;
+    outcome(&context, staged, submit, (run, testjob, generation))
+}
+
+/// What becomes of a plugin's run.
+fn outcome(
+    context: &Context,
+    staged: Staged<End>,
+    submit: Vec<Op>,
+    (run, testjob, generation): (i64, i64, i64),
+) -> anyhow::Result<Outcome> {
+    match staged {
         Staged::All {
-            answer: (),
-            rest,
+            answer: End::Later(after, reason),
+            rest: _,
+            counts: _,
+            progress: _,
+        } => Ok(Outcome::Later { after, reason }),
+        Staged::All {
+            answer: End::Done,
+            rest: mut with,
             counts,
             progress: _,
-        } => (rest, counts),
-        Staged::HandOff => return Ok(Outcome::HandOff),
-    };
-    let store = context.store();
-    with.extend(store.publish_plugin(&task.id, run, testjob, generation, &counts)?);
-    let submit = sink::when_finished(&services, store, &project, testjob, generation)?;
-    with.extend(submit);
-    Ok(Outcome::Publish {
-        result: json!({ "tests": counts.tests }),
-        with,
-        follow: Vec::new(),
-    })
+        } => {
+            with.extend(context.store().publish_plugin(
+                context.task(),
+                run,
+                testjob,
+                generation,
+                &counts,
+            )?);
+            with.extend(submit);
+            Ok(Outcome::Publish {
+                result: json!({ "tests": counts.tests }),
+                with,
+                follow: Vec::new(),
+            })
+        }
+        Staged::HandOff => Ok(Outcome::HandOff),
+    }
+}
+
+/// Lets the plugin look at the test job.
+async fn look(
+    services: &Services,
+    plugin: &str,
+    about: &external::Project,
+    job: &Job,
+    sink: &Sink,
+) -> anyhow::Result<End> {
+    match plugin {
+        TRADEFED => tradefed::run(job, sink).await.map(|()| End::Done),
+        KERNEL_LOG => kernel_log_task::run(job, kernel_log_task::is_log, sink)
+            .await
+            .map(|()| End::Done),
+        other => match &services.programs {
+            Some(programs) => external::run(programs, other, about, job, sink).await,
+            None => Err(Fatal(format!("unknown plugin {other:?}")).into()),
+        },
+    }
+}
+
+/// Settings as they may be shown.
+fn shown(settings: &Settings) -> Map<String, Value> {
+    match serde_json::to_value(crate::config::Settings(settings.0.clone())) {
+        Ok(Value::Object(map)) => map,
+        Ok(_) | Err(_) => Map::new(),
+    }
 }
 
 /// An item of a plugin goes to the stager.
