@@ -12,6 +12,9 @@ const EXCUSED: &[(&str, &str)] = &[(
     "it writes SQUAD's tables: tests/squad/test_doctor.py ends it",
 )];
 
+/// Points at which tests/squad-api/test_sink.py ends a worker: a SQUAD server must be there.
+const SUBMISSIONS: &[&str] = &["submit:ready", "submit:sent"];
+
 /// Every point at which some test ends a worker and has another one finish.
 const TESTED: &[&[&str]] = &[
     crash::POINTS,
@@ -30,6 +33,7 @@ const TESTED: &[&[&str]] = &[
     sweeps::REPLACED,
     sweeps::GIVEN_UP,
     sweeps::ENDED,
+    SUBMISSIONS,
 ];
 
 fn tested() -> BTreeSet<&'static str> {
@@ -121,6 +125,15 @@ fn every_point_between_commands_is_tested_and_documented() {
     let text = std::fs::read_to_string(format!("{root}/ARCHITECTURE.md")).unwrap();
     for point in points {
         assert!(text.contains(&format!("`{point}`")), "{point} is not there");
+    }
+}
+
+#[test]
+fn the_suite_beside_squad_names_its_points() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let text = std::fs::read_to_string(format!("{root}/tests/squad-api/test_sink.py")).unwrap();
+    for point in SUBMISSIONS {
+        assert!(text.contains(&format!("\"{point}\"")), "{point}");
     }
 }
 
