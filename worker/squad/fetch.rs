@@ -230,12 +230,7 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
         },
     };
     let summary = match answer {
-        Collected::Done(mut summary) => {
-            if let Some(name) = &mut summary.name {
-                name.retain(|sign| sign != '\0');
-            }
-            summary
-        }
+        Collected::Done(summary) => readable(summary),
         Collected::Running(state) => {
             // SQUAD's poll and its listener say when to look again.
             return Ok(Outcome::done(json!({ "the backend says": state })));
@@ -244,6 +239,14 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
     context.save_with(&progress, rest).await?;
     squad.names(context, &progress).await?;
     work.publish(place, testrun, summary, counts).await
+}
+
+/// PostgreSQL's text holds no NUL.
+fn readable(mut summary: Summary) -> Summary {
+    if let Some(name) = &mut summary.name {
+        name.retain(|sign| sign != '\0');
+    }
+    summary
 }
 
 /// What the backend has, without results if only plugins are to run.
