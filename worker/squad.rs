@@ -68,6 +68,9 @@ pub struct Squad {
     backends: Mutex<HashMap<Key, Arc<dyn Backend>>>,
 }
 
+/// A backend, with the settings of a project over its own.
+type Source = (Arc<dyn Backend>, Settings);
+
 /// What makes one backend differ from another.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -94,10 +97,7 @@ impl Squad {
 
     /// The backend of a test job with the settings of its project over the backend's; `None` if only Python has one
     /// of this kind.
-    fn backend(
-        &self,
-        job: &SquadJob,
-    ) -> Result<Option<(Arc<dyn Backend>, Settings)>, BackendError> {
+    fn backend(&self, job: &SquadJob) -> Result<Option<Source>, BackendError> {
         let mut settings = Settings::from_yaml(job.backend_settings.as_deref().unwrap_or_default());
         let project = Settings::from_yaml(job.project_settings.as_deref().unwrap_or_default());
         settings.0.extend(project.0);

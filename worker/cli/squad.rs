@@ -49,18 +49,26 @@ struct Queue {
 }
 
 #[derive(Serialize)]
-struct Stuck<'a> {
+struct Stuck {
     #[serde(flatten)]
-    job: &'a StuckJob,
+    job: StuckJob,
     cause: Cause,
     repair: &'static str,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
+impl From<StuckJob> for Stuck {
+    fn from(job: StuckJob) -> Self {
+        let cause = Cause::of(&job);
+        let repair = cause.repair();
+        Self { job, cause, repair }
+    }
+}
+
+#[derive(Default, Serialize)]
+struct Report {
     migrations: Vec<(String, String)>,
     queues: Vec<Queue>,
-    stuck: Vec<Stuck<'a>>,
+    stuck: Vec<Stuck>,
     loose: Loose,
     findings: Vec<Finding>,
 }
@@ -90,43 +98,61 @@ fn before(store: &Store, age: Duration) -> Millis {
 }
 
 async fn examine(config: &Config, store: &Store, older_than: Duration, as_json: bool) -> Answer {
-    let tables = doctor::tables();
-    let mut findings = doctor::schema(&store.squad_columns(&tables).await?);
-    if findings.iter().any(|finding| finding.fatal) {
-        // Nothing else can be asked of a schema that is not SQUAD's.
-        return show(
-            &Report {
-                migrations: Vec::new(),
-                queues: Vec::new(),
-                stuck: Vec::new(),
-                loose: Loose::default(),
-                findings,
-            },
-            store,
-            as_json,
-        );
-    }
+    let mut report = Report {
+        findings: doctor::schema(&store.squad_columns(&doctor::tables()).await?),
+        ..Report::default()
+    };
     if let Err(error) = store.check_schema().await {
-        findings.push(Finding {
-            about: "schema".into(),
-            what: error.to_string(),
-            mend: "longshore migrate".into(),
-            fatal: true,
-        });
-        return show(
-            &Report {
-                migrations: Vec::new(),
-                queues: Vec::new(),
-                stuck: Vec::new(),
-                loose: Loose::default(),
-                findings,
-            },
-            store,
-            as_json,
-        );
+        let what = error.to_string();
+        report
+            .findings
+            .push(found("schema", what, "longshore migrate", true));
     }
-    let migrations = store.squad_migrations().await?;
-    findings.extend(doctor::version(&migrations));
+    // Nothing else can be asked of a schema that is not what it should be.
+    if report.findings.iter().any(|finding| finding.fatal) {
+        return show(&report, store, as_json);
+    }
+    report.migrations = store.squad_migrations().await?;
+    report.findings.extend(doctor::version(&report.migrations));
+    report
+        .findings
+        .extend(projects_and_backends(config, store).await?);
+    report.findings.extend(storage(config).await);
+    let broker = open_broker(config, store, &pool::member_id("squad"));
+    report.queues = queues(config, &broker).await;
+    broker.close().await;
+    let unserved = report
+        .queues
+        .iter()
+        .filter_map(|queue| unserved(config, queue));
+    report.findings.extend(unserved);
+    report.loose = store.squad_loose().await?;
+    let stuck = store.squad_stuck(before(store, older_than)).await?;
+    report.stuck = stuck.into_iter().map(Stuck::from).collect();
+    let Loose { runs, scratch } = report.loose;
+    if !report.stuck.is_empty() || runs + scratch > 0 {
+        let what = format!(
+            "{} test jobs are stuck, {runs} test runs and {scratch} scratch rows belong to none",
+            report.stuck.len()
+        );
+        report
+            .findings
+            .push(found("test jobs", what, "longshore squad unstick", false));
+    }
+    show(&report, store, as_json)
+}
+
+fn found(about: &str, what: String, mend: &str, fatal: bool) -> Finding {
+    Finding {
+        about: about.to_owned(),
+        what,
+        mend: mend.to_owned(),
+        fatal,
+    }
+}
+
+async fn projects_and_backends(config: &Config, store: &Store) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
     for project in store.squad_projects().await? {
         findings.extend(doctor::plugins(config, &project.project, &project.plugins));
     }
@@ -136,54 +162,15 @@ async fn examine(config: &Config, store: &Store, older_than: Duration, as_json: 
                 "backend {name} is of the kind {kind:?}: its fetches are passed on to SQUAD's workers on {}",
                 config.squad.python_queue
             );
-            findings.push(Finding {
-                about: "backends".into(),
+            findings.push(found(
+                "backends",
                 what,
-                mend: "nothing, if they have that kind".into(),
-                fatal: false,
-            });
+                "nothing, if they have that kind",
+                false,
+            ));
         }
     }
-    findings.extend(storage(config).await);
-    let broker = open_broker(config, store, &pool::member_id("squad"));
-    let queues = queues(config, &broker).await;
-    broker.close().await;
-    findings.extend(queues.iter().filter_map(|queue| unserved(config, queue)));
-    let stuck = store.squad_stuck(before(store, older_than)).await?;
-    let loose = store.squad_loose().await?;
-    if !stuck.is_empty() || loose.runs + loose.scratch > 0 {
-        let what = format!(
-            "{} test jobs are stuck, {} test runs and {} scratch rows belong to none",
-            stuck.len(),
-            loose.runs,
-            loose.scratch
-        );
-        findings.push(Finding {
-            about: "test jobs".into(),
-            what,
-            mend: "longshore squad unstick".into(),
-            fatal: false,
-        });
-    }
-    let stuck = stuck
-        .iter()
-        .map(|job| Stuck {
-            job,
-            cause: Cause::of(job),
-            repair: Cause::of(job).repair(),
-        })
-        .collect();
-    show(
-        &Report {
-            migrations,
-            queues,
-            stuck,
-            loose,
-            findings,
-        },
-        store,
-        as_json,
-    )
+    Ok(findings)
 }
 
 /// Whether files can be put where SQUAD looks for them.
@@ -255,7 +242,7 @@ fn unserved(config: &Config, queue: &Queue) -> Option<Finding> {
     })
 }
 
-fn show(report: &Report<'_>, store: &Store, as_json: bool) -> Answer {
+fn show(report: &Report, store: &Store, as_json: bool) -> Answer {
     let code = if report.findings.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -284,7 +271,7 @@ fn show(report: &Report<'_>, store: &Store, as_json: bool) -> Answer {
         print(&format!("\n{rows}"));
     }
     if !report.stuck.is_empty() {
-        let jobs = report.stuck.iter().map(|stuck| stuck.job);
+        let jobs = report.stuck.iter().map(|stuck| &stuck.job);
         print(&format!("\n{}", stuck_table(jobs, store.clock().now())));
     }
     print("");

@@ -77,13 +77,14 @@ impl Squad {
     async fn tests_file(&self, context: &Context, run: Run, completed: bool) -> anyhow::Result<()> {
         let mut writing = self.begin(run, "tests_file").await?;
         let (mut after, mut sign) = (0, "{");
-        while completed {
+        let mut more = completed;
+        while more {
             let store = context.store();
             let page = context
                 .patiently(|| store.staged_tests(run.run, after))
                 .await?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
+            more = !page.is_empty();
+            after = page.last().map_or(after, |last| last.seq);
             for StagedTest {
                 suite,
                 name,
@@ -113,13 +114,14 @@ impl Squad {
     ) -> anyhow::Result<()> {
         let mut writing = self.begin(run, "metrics_file").await?;
         let (mut after, mut sign) = (0, "{");
-        while completed {
+        let mut more = completed;
+        while more {
             let store = context.store();
             let page = context
                 .patiently(|| store.staged_metrics(run.run, after))
                 .await?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
+            more = !page.is_empty();
+            after = page.last().map_or(after, |last| last.seq);
             for StagedMetric {
                 suite,
                 name,

@@ -174,7 +174,7 @@ async fn staged(
             rest,
             counts,
             progress,
-        } => Some((progress, rest, counts)),
+        } => Some((*progress, rest, counts)),
         Staged::HandOff => None,
     })
 }

@@ -80,6 +80,16 @@ pub struct ClaimRequest<'a> {
     pub repeat: bool,
 }
 
+impl<'a> ClaimRequest<'a> {
+    /// Of a task that runs once.
+    pub fn once(task: &'a Task) -> Self {
+        Self {
+            task,
+            repeat: false,
+        }
+    }
+}
+
 /// What an attempt begins with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claimed {

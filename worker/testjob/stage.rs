@@ -119,7 +119,7 @@ pub enum Staged<T> {
         /// The run's counts.
         counts: RunCounts,
         /// The checkpoint that goes with `rest`, for whoever writes it before publishing.
-        progress: Progress,
+        progress: Box<Progress>,
     },
     /// The worker drains: what was read is saved.
     HandOff,
@@ -172,7 +172,7 @@ where
                     answer,
                     rest,
                     counts: stager.progress.counts,
-                    progress: stager.progress,
+                    progress: Box::new(stager.progress),
                 });
             }
             End::HandOff => return Ok(Staged::HandOff),

@@ -180,16 +180,7 @@ impl Bench {
 
     /// Claims `task` for `worker`.
     pub(crate) async fn claim(&self, worker: &WorkerId, task: &Task) -> ClaimAnswer {
-        let answers = self
-            .store
-            .claim(
-                worker,
-                &[ClaimRequest {
-                    task,
-                    repeat: false,
-                }],
-            )
-            .await;
+        let answers = self.store.claim(worker, &[ClaimRequest::once(task)]).await;
         answers.unwrap().remove(0)
     }
 

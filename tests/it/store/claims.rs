@@ -68,10 +68,7 @@ async fn two_deliveries_of_one_task_in_a_batch_are_one_claim(bench: Bench) {
         .settle(&[(a.id.clone(), epoch, again)])
         .await
         .unwrap();
-    let requests = [&a, &b, &a].map(|task| ClaimRequest {
-        task,
-        repeat: false,
-    });
+    let requests = [&a, &b, &a].map(ClaimRequest::once);
     let answers = bench.store.claim(&worker, &requests).await.unwrap();
     let [ClaimAnswer::Claimed(first), ClaimAnswer::Claimed(_), second] = &answers[..] else {
         panic!("{answers:?}");
@@ -90,10 +87,7 @@ async fn a_batch_answers_item_by_item(bench: Bench) {
     let settled = [(done.id.clone(), epoch, Settlement::default())];
     bench.store.settle(&settled).await.unwrap();
     let (worker, new) = (bench.worker().await, task("new"));
-    let requests = [&busy, &new, &done].map(|task| ClaimRequest {
-        task,
-        repeat: false,
-    });
+    let requests = [&busy, &new, &done].map(ClaimRequest::once);
     let answers = bench.store.claim(&worker, &requests).await.unwrap();
     assert!(
         matches!(&answers[0], ClaimAnswer::Busy { worker, .. } if *worker == other),
@@ -110,13 +104,7 @@ async fn two_workers_that_claim_at_once_share_the_tasks(bench: Bench) {
     let tasks: Vec<_> = (0..50).map(|n| task(&format!("t{n}"))).collect();
     let (one, two) = (bench.worker().await, bench.worker().await);
     let other = bench.other();
-    let forth: Vec<_> = tasks
-        .iter()
-        .map(|task| ClaimRequest {
-            task,
-            repeat: false,
-        })
-        .collect();
+    let forth: Vec<_> = tasks.iter().map(ClaimRequest::once).collect();
     let (a, b) = tokio::join!(bench.store.claim(&one, &forth), other.claim(&two, &forth));
     for (task, (a, b)) in tasks.iter().zip(a.unwrap().into_iter().zip(b.unwrap())) {
         let won = [a, b].map(|answer| matches!(answer, ClaimAnswer::Claimed(_)));

@@ -56,13 +56,7 @@ async fn interleaved_steps_ended_at_random_never_skip_one(bench: Bench) {
     const CALLERS: u64 = 200;
     let (worker, mut dice, callers) = (bench.worker().await, Dice(7), TaskTracker::new());
     let tasks: Vec<_> = (0..CALLERS).map(|n| task(&format!("{n:03}"))).collect();
-    let requests: Vec<_> = tasks
-        .iter()
-        .map(|task| ClaimRequest {
-            task,
-            repeat: false,
-        })
-        .collect();
+    let requests: Vec<_> = tasks.iter().map(ClaimRequest::once).collect();
     bench.store.claim(&worker, &requests).await.unwrap();
     let mut running = Vec::new();
     for task in tasks {
