@@ -12,10 +12,8 @@ use super::{
     MAX_PRIORITY, Message, REPLY_TO, Unreadable, WORKFLOW, moment, name,
     value::{self, Format},
 };
-use crate::{
-    id::TaskId,
-    task::{Task, Wire},
-};
+use crate::id::TaskId;
+use crate::task::{Task, Wire};
 
 mod compression;
 mod kombu;

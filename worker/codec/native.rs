@@ -7,10 +7,8 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::{MAX_PRIORITY, Message, NATIVE, Unreadable, name, value};
-use crate::{
-    id::TaskId,
-    task::{Task, Wire},
-};
+use crate::id::TaskId;
+use crate::task::{Task, Wire};
 
 /// The message as protobuf has it; the `.proto` file describes the fields.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -543,13 +543,16 @@ fn results_need_the_place_where_they_go() {
         told.contains("celery.results") && told.contains("embedded"),
         "{told}"
     );
-    let tables = GOOD.to_owned() + "[celery]\nresults = \"database\"\ndatabase_format = \"pickle\"";
+    let tables = GOOD.replace(
+        "[celery]\n",
+        "[celery]\nresults = \"database\"\ndatabase_format = \"pickle\"\n",
+    );
     assert_eq!(good(&tables).celery.results, Results::Database);
 }
 
 #[test]
 fn tasks_are_not_sent_on_to_our_own_queues() {
-    let told = one(&(GOOD.to_owned() + "[celery]\nunknown_queue = \"ci_quick\""));
+    let told = one(&GOOD.replace("[celery]\n", "[celery]\nunknown_queue = \"ci_quick\"\n"));
     assert!(told.contains("celery.unknown_queue"), "{told}");
 }
 

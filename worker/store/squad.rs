@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::command::{Op, typed};
 use super::sql::{Sql, sql};
-use super::testjobs::begun;
+use super::testjobs::{begin_ops, begun};
 use super::{Begun, FileView, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId};
@@ -149,11 +149,8 @@ impl Store {
             row.insert("clean".into(), i32::from(clean).into());
             row.insert("testrun".into(), testrun.into());
         }
-        let mut ops = vec![
-            Op::one(sql!("testjob_begin"), &row)?,
-            Op::one(sql!("run_begin"), &row)?,
-            Op::one(sql!("squad/begin"), &row)?,
-        ];
+        let mut ops = Vec::from(begin_ops(&row)?);
+        ops.push(Op::one(sql!("squad/begin"), &row)?);
         if testrun.is_none() {
             ops.push(self.squad_looked(pk)?);
         }

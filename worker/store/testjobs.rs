@@ -137,10 +137,7 @@ impl Store {
         epoch: Epoch,
         target: &Value,
     ) -> Result<Begun, StoreError> {
-        let ops = vec![
-            Op::one(sql!("testjob_begin"), target)?,
-            Op::one(sql!("run_begin"), target)?,
-        ];
+        let ops = begin_ops(target)?.into();
         let mut answers = self.checkpoint(id, epoch, None, None, ops).await?;
         begun(id, answers.pop().unwrap_or_default())
     }
@@ -287,6 +284,14 @@ impl Store {
             &json!({ "testjob": testjob, "status": status }),
         )
     }
+}
+
+/// A test job and its run are there from now on.
+pub(super) fn begin_ops(target: &Value) -> Result<[Op; 2], StoreError> {
+    Ok([
+        Op::one(sql!("testjob_begin"), target)?,
+        Op::one(sql!("run_begin"), target)?,
+    ])
 }
 
 /// What `run_begin` answers to the task `id`.
