@@ -60,10 +60,10 @@ def migrate(site, config):
     subprocess.run([PROGRAM, "migrate", "--config", path], check=True, env={"PATH": os.environ["PATH"]})
 
 
-def longshore(site, config, *arguments):
+def longshore(site, config, *arguments, **variables):
     """A verb of the command line; returns how it ended."""
     path = site.folder / "verb.toml"
     path.write_text(config)
     return subprocess.run(
-        [PROGRAM, *arguments, "--config", path], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60
+        [PROGRAM, *arguments, "--config", path], env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True, timeout=60
     )

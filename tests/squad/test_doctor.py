@@ -55,7 +55,8 @@ def stuck(site, quiet_lava):
     return config, jobs
 
 
-def test_each_cause_is_named_and_repaired(site, quiet_lava, stuck):
+@pytest.mark.parametrize("crash", [None, "squad_unstick:before", "squad_unstick:after"])
+def test_each_cause_is_named_and_repaired(site, quiet_lava, stuck, crash):
     config, jobs = stuck
     told = longshore(site, config, "squad", "doctor", "--json")
     assert told.returncode == 3, told
@@ -70,8 +71,12 @@ def test_each_cause_is_named_and_repaired(site, quiet_lava, stuck):
 
     engine = InPlaceOfSquad(site)
     rest = site.worker(*REST)
+    if crash:
+        assert longshore(site, config, "squad", "unstick", LONGSHORE_CRASH_AT=crash).returncode == -6
     done = longshore(site, config, "squad", "unstick")
-    assert done.returncode == 0 and "3 to collect anew, 1 to tell of" in done.stdout, done
+    assert done.returncode == 0, done
+    # what a commit has repaired before the end is not repaired again
+    assert crash == "squad_unstick:after" or "3 to collect anew, 1 to tell of" in done.stdout, done
     site.wait_for(
         "the end of every test job",
         "select 1 where not exists (select 1 from ci_testjob where not fetched or job_status <> 'Complete' or testrun_id is null)",
