@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import json
+import re
 import signal
 
 import pytest
@@ -61,8 +62,10 @@ POINTS = [
     *(
         f"{name}#{number}"
         for number in (1, 2, 3)
-        for name in ("publish:ready", "publish:after", "outbox:published", "outbox_done:after", "publish:acknowledged")
+        for name in ("publish:ready", "publish:after", "publish:acknowledged")
     ),
+    # the messages of the plugins go in one batch, or in two
+    *(f"{name}#{number}" for number in (1, 2) for name in ("outbox:published", "outbox_done:after")),
 ]
 # Where LAVA is asked, and the worker is killed before it is answered.
 REQUESTS = ["jobs/JOB", "jobs/JOB/suites/", "/tests/", "jobs/JOB/logs/", "/files/JOB.tar.xz"]
@@ -147,8 +150,9 @@ def deaths(squad, lava, readers):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = dict(zip(points, pool.map(lambda point: die(squad, lava, point, prepared[point]), points)))
     for death in found.values():
-        number = str(death.job_id)
-        death.dump = json.loads(json.dumps(dump(squad, death.build)).replace(number, "JOB"))
+        # as a number of its own: the names of findings end with hashes
+        number = re.compile(rf"(?<![0-9a-f]){death.job_id}(?![0-9a-f])")
+        death.dump = json.loads(number.sub("JOB", json.dumps(dump(squad, death.build))))
     return found
 
 
@@ -233,7 +237,7 @@ def test_row_04_the_run_and_its_link_come_with_one_commit(deaths, readers):
 
 
 def test_row_05_a_death_before_the_message_that_goes_with_a_commit(deaths, readers):
-    survived(deaths, "publish:after#1", "publish:after#2", "publish:after#3", "outbox:published#1", "outbox:published#3")
+    survived(deaths, "publish:after#1", "publish:after#2", "publish:after#3", "outbox:published#1", "outbox:published#2")
 
 
 def test_row_05_the_broker_may_be_away_when_results_are_published(squad, readers, lava):

@@ -70,14 +70,24 @@ impl Store {
     ///
     /// [`StoreError::Schema`] if the schema is newer; else as any verb.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
-        let from = match self.schema().await? {
-            SchemaState::Current => return Ok(0),
-            SchemaState::Missing => 0,
-            SchemaState::Older(found) => usize::try_from(found).unwrap_or_default(),
-            SchemaState::Newer(_) => return self.check_schema().await.map(|()| 0),
-        };
         let mut done = 0;
-        for (at, text) in MIGRATIONS.iter().enumerate().skip(from) {
+        let mut failed = None;
+        loop {
+            let at = match self.schema().await? {
+                SchemaState::Current => return Ok(done),
+                SchemaState::Missing => 0,
+                SchemaState::Older(found) => usize::try_from(found).unwrap_or_default(),
+                SchemaState::Newer(_) => return self.check_schema().await.map(|()| done),
+            };
+            // A step that failed and is still to be made was not made by somebody else meanwhile.
+            if let Some((step, error)) = failed.take()
+                && step == at
+            {
+                return Err(error);
+            }
+            let Some(text) = MIGRATIONS.get(at) else {
+                return Ok(done);
+            };
             let made = match &self.0.db {
                 Db::Postgres(db) => {
                     db.script(&self.0.schema, &statements(at, text, Dialect::Postgres))
@@ -87,12 +97,9 @@ impl Store {
             };
             match made {
                 Ok(()) => done += 1,
-                // Somebody else made this step while we began it.
-                Err(_) if self.schema().await? == SchemaState::Current => break,
-                Err(error) => return Err(error),
+                Err(error) => failed = Some((at, error)),
             }
         }
-        Ok(done)
     }
 
     /// Lets a PostgreSQL role read our tables and views, and nothing else.

@@ -290,7 +290,7 @@ impl Store {
         ];
         let row = json!({ "testjob": testjob, "generation": generation });
         let mut ops = vec![
-            Op::one(sql!("squad/patience"), &row)?.slow(),
+            patience(&row)?,
             Op::one(sql!("squad/lock"), &row)?.guarded(),
         ];
         for step in STEPS {
@@ -452,6 +452,11 @@ impl Store {
         self.read(sql!("squad/staged_files"), &[json!({ "run": run })])
             .await
     }
+}
+
+/// What comes after it in a command may take minutes.
+pub(super) fn patience(row: &Value) -> Result<Op, StoreError> {
+    Ok(Op::one(sql!("squad/patience"), row)?.slow())
 }
 
 /// The messages that go once a test job is shown; with none there is nothing to say.

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::command::Op;
 use super::outbox::rings;
 use super::sql::sql;
+use super::squad::patience;
 use super::{Ring, Store, StoreError};
 use crate::clock::Millis;
 use crate::task::Task;
@@ -145,7 +146,7 @@ impl Store {
     ) -> Result<Vec<Ring>, StoreError> {
         let rows = |pks: &[i64]| pks.iter().map(|pk| json!({ "pk": pk })).collect::<Vec<_>>();
         let ops = vec![
-            Op::one(sql!("squad/patience"), &json!({}))?.slow(),
+            patience(&json!({}))?,
             Op::new(sql!("squad/fetch_again"), &rows(again))?,
             Op::new(sql!("squad/no_subtasks"), &rows(tell))?,
             Op::one(sql!("squad/no_loose"), &json!({ "before": before }))?,
