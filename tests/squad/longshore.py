@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import subprocess
+import uuid
 
 import requests
 
@@ -18,7 +19,8 @@ class Longshore:
     def __init__(self, site, pool, config, **variables):
         self.site = site
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        path = site.folder / f"{len(site.processes)}-{pool}.toml"
+        # a name of its own: several are started at once
+        path = site.folder / f"{uuid.uuid4().hex}-{pool}.toml"
         path.write_text(config)
         assert PROGRAM.exists(), f"{PROGRAM} is missing: cargo build"
         self.process = site.process(
