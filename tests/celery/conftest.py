@@ -149,6 +149,8 @@ url = "{broker}"
 queue_type = "classic"
 [worker]
 lease = "3s"
+# tests end many workers, and one task may be there each time
+crash_limit = 9
 grace = "8s"
 margin = "1s"
 checkpoint_every = "100ms"

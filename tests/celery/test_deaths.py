@@ -100,7 +100,7 @@ def test_a_paused_worker_whose_task_went_on_elsewhere_says_nothing(longshore, ap
 
 def test_a_task_that_ends_too_many_workers_fails_for_its_client_too(longshore, each, python_worker):
     """No attempt says so: the maintenance leader does, and what is linked to the failure runs."""
-    longshore.configure(each.results, old='lease = "3s"', new='lease = "3s"\ncrash_limit = 1')
+    longshore.configure(each.results, old='crash_limit = 9', new='crash_limit = 1')
     doomed = longshore.worker()
     begun, notes = longshore.folder / "begun", longshore.folder / "notes"
     link = each.signature("note", args=(str(notes), "failed"), immutable=True)
