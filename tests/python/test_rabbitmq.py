@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import celery
 import pytest
 from conftest import HERE, until
 
@@ -29,6 +30,10 @@ def shop(site):
     return site
 
 
+# Celery 5.2 writes no bytes in JSON.
+FOR_BYTES = "json" if celery.VERSION >= (5, 3) else "msgpack"
+
+
 def produce(site, *calls):
     """`name (args, kwargs, options)` each, published by the application itself."""
     command = [sys.executable, "-c", PRODUCER, *calls]
@@ -42,7 +47,7 @@ def test_what_the_application_publishes_is_run_as_celery_would(shop):
         shop,
         "shop.add ((2, 3), {}, {'task_id': 'sum'})",
         "shop.who (('a',), {'b': 1}, {'task_id': 'who', 'priority': 3, 'headers': {'trace': 't1'}})",
-        "shop.size ((b'\\xff\\x00\\x01',), {}, {'task_id': 'bytes'})",
+        f"shop.size ((b'\\xff\\x00\\x01',), {{}}, {{'task_id': 'bytes', 'serializer': '{FOR_BYTES}'}})",
         "shop.order (('tea',), {}, {'task_id': 'tea'})",
         "shop.stubborn ((), {}, {'task_id': 'limited', 'time_limit': 0.2})",
     )
@@ -50,7 +55,9 @@ def test_what_the_application_publishes_is_run_as_celery_would(shop):
     assert shop.result("sum") == 5
     seen = shop.result("who")
     assert (seen["id"], seen["args"], seen["kwargs"]) == ("who", ["a"], {"b": 1})
-    assert seen["queue"] == "shop" and seen["own"]["trace"] == "t1" and not seen["direct"]
+    assert seen["queue"] == "shop" and not seen["direct"]
+    if celery.VERSION >= (5, 3):  # before, producers mixed their own headers with Celery's
+        assert seen["own"]["trace"] == "t1"
     assert shop.result("bytes")["type"] == "bytes"
     assert shop.result("tea") == "tea after 2 retries"
     assert shop.ended("limited", "dead")["reason"].startswith("TimeLimitExceeded: 0.2")
