@@ -96,6 +96,33 @@ def test_each_cause_is_named_and_repaired(site, quiet_lava, stuck, crash):
     assert again["stuck"] == [] and again["loose"] == {"runs": 0, "scratch": 0}
 
 
+def test_a_loose_run_stays_until_its_successor_is_whole(site, quiet_lava, stuck):
+    """Of a test job that is collected anew it is what there is; of one that has another run it is nothing."""
+    config, jobs = stuck
+    old = site.inside(
+        """
+        from django.utils import timezone
+        job = ci.TestJob.objects.get(pk=ended)
+        build = job.target_build
+        environment = build.project.environments.get(slug='board')
+        job.testrun = build.test_runs.create(environment=environment, job_id='another', completed=True)
+        job.job_status = 'Complete'
+        job.save()
+        result = build.test_runs.create(environment=environment, job_id=job.job_id, completed=True).pk
+        core.TestRun.objects.all().update(created_at=timezone.now() - timezone.timedelta(hours=2))
+        """,
+        ended=jobs["nothing-written"],
+    )
+    waiting = site.database.rows(
+        "select r.id from core_testrun r join ci_testjob t on t.target_build_id = r.build_id where t.id = %s", (jobs["unlinked"],)
+    )
+    done = longshore(site, config, "squad", "unstick")
+    assert done.returncode == 0, done
+    assert site.database.rows("select 1 from core_testrun where id = %s", (old,)) == []
+    assert site.database.rows("select id from core_testrun where id = %s", (waiting[0]["id"],)) == waiting
+    assert site.database.rows("select fetched from ci_testjob where id = %s", (jobs["unlinked"],)) == [{"fetched": False}]
+
+
 def test_a_schema_that_differs_is_refused_with_the_difference(site):
     config = configuration(site)
     migrate(site, config)

@@ -2,7 +2,7 @@
 -- them. Uses core_testrun_build_id_job_id_uniq, core_test_test_run_id and its siblings.
 with old as (
   select r.id from public.core_testrun r
-  where exists (select 1 from public.ci_testjob t where t.target_build_id = r.build_id and t.job_id = r.job_id and t.testrun_id is distinct from r.id)
+  where exists (select 1 from public.ci_testjob t where t.target_build_id = r.build_id and t.job_id = r.job_id and t.fetched and t.testrun_id is distinct from r.id)
     and not exists (select 1 from public.ci_testjob o where o.testrun_id = r.id)
     and r.created_at < to_timestamp((select i.before from {rows before bigint}) / 1000.0)
 ), tests as (
