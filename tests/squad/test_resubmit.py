@@ -68,3 +68,24 @@ def test_others_have_none(site, quiet_lava, job, columns):
     worker.stop()
     rest.stop()
     assert len(site.database.rows("select * from ci_testjob")) == 1
+
+
+def test_a_plugin_of_a_test_job_that_python_collected_meanwhile_ends_without_a_word(site, quiet_lava):
+    config = configuration(site)
+    migrate(site, config)
+    pk = site.testjob(
+        site.build(plugins=["linux_log_parser"]), site.backend("rest", quiet_lava.rest), quiet_lava.add(Job({"0_smoke": [Case("uname")]}))
+    )
+    doomed = Longshore(site, "fetch", config, LONGSHORE_CRASH_AT="publish:after")
+    site.fetch(pk)
+    doomed.process.child.wait(60)
+    site.database.rows("update ci_testjob set fetched = true, job_status = 'Complete' where id = %s", (pk,))
+    workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
+    site.wait_for(
+        "the end of the plugin's task",
+        "select 1 from longshore.tasks where name = 'longshore.squad.plugin' and state = 'done' and failures = 0",
+    )
+    for worker in workers:
+        worker.stop()
+    assert site.database.rows("select * from core_testrun") == []
+    assert site.database.rows("select job_status, testrun_id from ci_testjob") == [{"job_status": "Complete", "testrun_id": None}]

@@ -462,5 +462,6 @@ impl Work {
             .with("testrun", self.plan.testrun)
             .with("python", self.plan.testjob)
             .with("mail", self.plan.successor)
+            .with("shown", self.mode != (Mode::Fetch { clean: false }))
     }
 }

@@ -39,6 +39,8 @@ struct Order {
     pk: i64,
     status: String,
     plan: Plan,
+    /// Whether SQUAD shows the test job already, and is to show it with this.
+    shown: bool,
 }
 
 impl Order {
@@ -60,6 +62,7 @@ impl Order {
                 testjob: flag("python", 6),
                 successor: task.arg("mail", 7).and_then(Value::as_bool),
             },
+            shown: flag("shown", 8),
         })
     }
 }
@@ -77,6 +80,11 @@ pub(super) async fn run(
             json!({ "nothing to do": "SQUAD has no such test job" }),
         ));
     };
+    if job.fetched && !order.shown {
+        return Ok(Outcome::done(
+            json!({ "nothing to do": "SQUAD's own workers have collected it meanwhile" }),
+        ));
+    }
     let (testjob, generation) = (order.testjob, order.generation);
     let run = context
         .patiently(|| {
