@@ -74,6 +74,19 @@ pub struct StoreConfig {
     pub locks: bool,
 }
 
+/// A pool of connections, none of which is ever closed for its age.
+///
+/// sqlx 0.9 looks after idle connections in a loop over a count that can be one below nothing while another
+/// thread takes the first connection: that loop then never ends, nor ever waits, and what waits on the same thread
+/// of the runtime never runs. Without an age to look for there is no such loop.
+fn pool<DB: sqlx::Database>(most: u32) -> sqlx::pool::PoolOptions<DB> {
+    sqlx::pool::PoolOptions::new()
+        .max_connections(most)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
 impl StoreConfig {
     /// An embedded store in `path`.
     pub fn sqlite(path: &std::path::Path) -> Self {
@@ -382,5 +395,17 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pool;
+
+    #[test]
+    fn no_pool_has_the_loop_that_may_never_end() {
+        let options = pool::<sqlx::Sqlite>(1);
+        let ages = (options.get_idle_timeout(), options.get_max_lifetime());
+        assert_eq!(ages, (None, None));
     }
 }

@@ -3,15 +3,17 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgRow};
 use sqlx::{Arguments, Column, Connection, Executor, PgConnection, Row as _, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
 use super::command::{Copy, Guard, Op, Row};
 use super::sql::{Dialect, Sql};
-use super::{StoreConfig, StoreError};
+use super::{StoreConfig, StoreError, pool};
 use crate::clock::Millis;
 
+/// A free connection is waited for this long.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A statement may take this long: bulk chunks take far less, so longer means trouble.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A lock may be waited for this long; commands hold theirs for milliseconds.
@@ -41,15 +43,10 @@ impl Postgres {
         let reader = session(reader, config)
             .application_name("longshore reader")
             .options([("default_transaction_read_only", "on")]);
-        let pool = |most: u32| {
-            PgPoolOptions::new()
-                .max_connections(most)
-                .acquire_timeout(Duration::from_secs(10))
-                .test_before_acquire(false)
-        };
+        let pool = || pool(config.connections.max(2)).acquire_timeout(ACQUIRE_TIMEOUT);
         Ok(Self {
-            commands: pool(config.connections.max(2)).connect_lazy_with(options.clone()),
-            readers: pool(config.connections.max(2)).connect_lazy_with(reader),
+            commands: pool().connect_lazy_with(options.clone()),
+            readers: pool().connect_lazy_with(reader),
             lock: Mutex::new(None),
             options: options.application_name("longshore liveness"),
         })

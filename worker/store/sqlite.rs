@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments, Column, Connection, Executor, Row as _, TypeInfo, ValueRef};
 
 use super::command::{Guard, Op, Row};
 use super::sql::{Dialect, Sql};
-use super::{StoreConfig, StoreError};
+use super::{StoreConfig, StoreError, pool};
 use crate::clock::{Clock, Millis};
 use crate::id::WorkerId;
 
@@ -50,11 +50,6 @@ impl Sqlite {
             .pragma("cache_size", "-16000")
             .pragma("journal_size_limit", "67108864");
         let reader = common.read_only(true).pragma("cache_size", "-4000");
-        let pool = |most: u32| {
-            SqlitePoolOptions::new()
-                .max_connections(most)
-                .test_before_acquire(false)
-        };
         Ok(Self {
             commands: pool(1).connect_lazy_with(writer),
             readers: pool(4).connect_lazy_with(reader),
