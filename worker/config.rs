@@ -44,7 +44,7 @@ pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
 pub use python::{Plugin, Python};
 pub use secret::Secret;
-pub use squad::{Hook, ResultStore, Squad, TestJobs};
+pub use squad::{ForeignKeys, Hook, ResultStore, Squad, TestJobs};
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
 pub use surroundings::{Http, Identity, Kubernetes};
 pub use worker::{Limits, LogFormat, Retention, Worker};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::Config;
+use crate::config::{Config, ForeignKeys};
 use crate::handler::{Context, Fatal, Outcome, Registry};
 use crate::store::SquadJob;
 use crate::task::Task;
@@ -93,6 +93,11 @@ impl Squad {
             })),
             (ResultStore::Squad | ResultStore::Longshore, _) => None,
         }
+    }
+
+    /// Whether the rows that tests refer to are locked here, and PostgreSQL need not look for them again.
+    fn holds(&self) -> bool {
+        self.config.squad.foreign_keys == ForeignKeys::Held
     }
 
     /// The backend of a test job with the settings of its project over the backend's; `None` if only Python has one

@@ -21,6 +21,21 @@ from lava import Job, Lava
 from scenarios import tradefed_job
 from services import Database
 
+
+
+class Held(engines.InPlaceOfSquad):
+    """Longshore, with the foreign keys of many tests left to it."""
+
+    KEYS = "held"
+
+
+class Wide(engines.InPlaceOfSquad):
+    """Longshore, with the slots of an elastic worker in a pod."""
+
+    SLOTS = 16
+
+
+ENGINES = {**engines.ENGINES, "held": Held, "wide": Wide}
 longshore.PROGRAM = longshore.PROGRAM.parents[1] / "release" / "longshore"
 
 
@@ -98,9 +113,9 @@ def main():
             site = Installation(template, folder / name)
             try:
                 if what == "fetch":
-                    fetch(site, engines.ENGINES[name], count)
+                    fetch(site, ENGINES[name], count)
                 else:
-                    one_cts(site, engines.ENGINES[name], archive, count)
+                    one_cts(site, ENGINES[name], archive, count)
             finally:
                 site.close()
         template.drop()

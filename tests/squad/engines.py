@@ -25,10 +25,11 @@ class InPlaceOfSquad:
     """Longshore's pools on the same queues, as an operator configures them."""
 
     REST = REST
+    SLOTS, KEYS = 1, "checked"
 
     def __init__(self, site):
         self.site = site
-        config = configuration(site)
+        config = configuration(site, self.SLOTS, self.KEYS)
         migrate(site, config)
         site.declare(FETCH, POSTPROCESS, *REST)  # as they are where SQUAD's workers have been
         self.workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
@@ -92,7 +93,7 @@ slots = 1
 """
 
 
-def configuration(site, slots=1):
+def configuration(site, slots=1, keys="checked"):
     """What an operator of SQUAD writes for Longshore."""
     return f"""
 [store]
@@ -104,6 +105,7 @@ store = "squad"
 [squad]
 storage = "{site.storage}"
 url = "{site.environment['SQUAD_BASE_URL']}"
+foreign_keys = "{keys}"
 
 [broker]
 url = "{site.vhost.url}"

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
 use crate::celery::{self, Celery};
-use crate::config::{Config, Python};
+use crate::config::{Config, ForeignKeys, Python};
 use crate::handler::Registry;
 use crate::http;
 use crate::kube::Pod;
 use crate::plugin_host::Host;
 use crate::pool::{self, Exit, Health, Setup};
 use crate::squad::{self, Squad};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::testjob::{self, Services};
 
 #[derive(clap::Args)]
@@ -121,6 +121,9 @@ async fn registry(
     testjob::register(&mut registry, &Arc::new(Services::new(Arc::clone(config))?));
     let squad = Squad::new(config);
     if let Some(squad) = &squad {
+        if config.squad.foreign_keys == ForeignKeys::Held {
+            store.squad_may_hold().await.map_err(may_not_hold)?;
+        }
         squad::register(&mut registry, squad);
         let watch = store.enqueue(&[squad::watch_task(config)]).await?;
         tracing::debug!(new = watch.new.len(), "SQUAD is looked after");
@@ -128,6 +131,15 @@ async fn registry(
     handlers(&mut registry);
     celery::unlock::register(&mut registry, celery);
     Ok(registry)
+}
+
+fn may_not_hold(error: StoreError) -> Failure {
+    let StoreError::Refused { reason } = error else {
+        return error.into();
+    };
+    Failure::Wrong(format!(
+        "squad.foreign_keys = \"held\" is not permitted to the role of store.url ({reason}): have a superuser \"grant set on parameter session_replication_role\" to it (PostgreSQL 15 or later), or leave it at \"checked\""
+    ))
 }
 
 impl PythonArguments {

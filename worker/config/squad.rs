@@ -48,8 +48,21 @@ pub struct Squad {
     /// How long SQUAD's workers may take to end a test job before they are told again, 1 s to 1 h. Default 60 s.
     #[serde(serialize_with = "serialize_duration")]
     pub patience: Duration,
+    /// Who sees to it that the rows exist that a test refers to. Default `checked`.
+    pub foreign_keys: ForeignKeys,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
+}
+
+/// Who sees to it that the rows exist that a test refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignKeys {
+    /// PostgreSQL looks for each when the transaction ends: some 20 s for a million tests.
+    #[default]
+    Checked,
+    /// Longshore, which has found and locked each while it wrote the tests; needs the right to set `session_replication_role`.
+    Held,
 }
 
 /// When SQUAD calls a plugin.
@@ -93,6 +106,11 @@ impl Squad {
             Duration::from_secs(1)..=Duration::from_secs(3600),
             Duration::from_secs(60),
         );
+        let keys = [
+            ("checked", ForeignKeys::Checked),
+            ("held", ForeignKeys::Held),
+        ];
+        let foreign_keys = section.choice("foreign_keys", &keys).unwrap_or_default();
         let plugins = section.table("plugins", |section| {
             section
                 .texts()
@@ -123,6 +141,7 @@ impl Squad {
             testrun_queue,
             quick_queue,
             patience,
+            foreign_keys,
             plugins,
         }
     }

@@ -393,7 +393,7 @@ impl Work {
         )?;
         with.extend(published);
         let messages = plan.messages(&squad.config.squad, job.pk, generation, &status);
-        with.extend(store.squad_export(testjob, generation, &messages)?);
+        with.extend(store.squad_export(testjob, generation, &messages, squad.holds())?);
         Ok(Outcome::Publish {
             result: json!({ "testrun": testrun, "tests": counts.tests, "metrics": counts.metrics }),
             with,

@@ -126,7 +126,7 @@ pub(super) async fn run(
     let messages = order
         .plan
         .messages(&squad.config.squad, order.pk, generation, &order.status);
-    with.extend(store.squad_export(testjob, generation, &messages)?);
+    with.extend(store.squad_export(testjob, generation, &messages, squad.holds())?);
     Ok(Outcome::Publish {
         result: json!({ "tests": counts.tests }),
         with,

@@ -259,6 +259,8 @@ impl Store {
     /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
     /// the last part, else nothing. `messages` are published then; the text `@testrun` in them becomes the test run's number,
     /// `@successor` that of the test job that is submitted in its place; those that have it go only if there is one.
+    /// With `held`, PostgreSQL does not check the foreign keys of many tests, whose rows are locked here; see
+    /// [`Store::squad_may_hold`].
     ///
     /// # Errors
     ///
@@ -268,15 +270,18 @@ impl Store {
         testjob: i64,
         generation: i64,
         messages: &[Task],
+        held: bool,
     ) -> Result<Vec<Op>, StoreError> {
-        const STEPS: [Sql; 17] = [
+        const BEFORE: [Sql; 6] = [
             sql!("squad/facts"),
             sql!("squad/replaced"),
             sql!("squad/names"),
             sql!("squad/suites"),
             sql!("squad/testrun"),
             sql!("squad/issues"),
-            sql!("squad/tests"),
+        ];
+        const TESTS: Sql = sql!("squad/tests");
+        const AFTER: [Sql; 10] = [
             sql!("squad/links"),
             sql!("squad/metrics"),
             sql!("squad/versions"),
@@ -293,11 +298,32 @@ impl Store {
             patience(&row)?,
             Op::one(sql!("squad/lock"), &row)?.guarded(),
         ];
-        for step in STEPS {
+        for step in BEFORE {
+            ops.push(Op::one(step, &row)?);
+        }
+        if held {
+            ops.push(Op::one(sql!("squad/keys_held"), &row)?);
+            ops.push(Op::one(TESTS, &row)?);
+            ops.push(Op::one(sql!("squad/keys_checked"), &row)?);
+        } else {
+            ops.push(Op::one(TESTS, &row)?);
+        }
+        for step in AFTER {
             ops.push(Op::one(step, &row)?);
         }
         ops.push(announcement(testjob, generation, messages)?);
         Ok(ops)
+    }
+
+    /// Succeeds if this role may have PostgreSQL not check foreign keys (`session_replication_role`): a superuser may, and since
+    /// PostgreSQL 15 whom one has granted it.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; [`StoreError::Refused`] if it may not.
+    pub async fn squad_may_hold(&self) -> Result<(), StoreError> {
+        let op = Op::one(sql!("squad/may_hold"), &json!({ "nothing": 0 }))?;
+        self.command("squad_may_hold", vec![op]).await.map(drop)
     }
 
     /// Test jobs that SQUAD was told of before `before` and still shows as being finished. Those that it shows as told

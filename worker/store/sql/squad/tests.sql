@@ -1,10 +1,11 @@
 -- All tests of all parts. Within the fetch the last of several of one name counts, as in SQUAD's own files. Known issues are those of
 -- the environment whose name, with * for anything, the test's name begins with; in tradefed's results, whose name it is.
 -- SQUAD's log parser asks for none, and its tradefed plugin writes an empty log where there is none.
--- Uses staged_tests_pkey, core_suite_project_id_slug_uniq, core_suitemetadata_kind_suite_name_uniq.
+-- Every row that a test refers to is locked as its foreign keys would lock it. Uses staged_tests_pkey, core_suite_project_id_slug_uniq, core_suitemetadata_kind_suite_name_uniq.
 with due as (
   select x.testjob, x.generation, x.completed, r.id as testrun, r.build_id, r.environment_id, t.target_id from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
-  join public.core_testrun r on r.id = x.testrun
+  join public.core_testrun r on r.id = x.testrun join public.core_build b on b.id = r.build_id join public.core_environment e on e.id = r.environment_id
+  for key share of r, b, e
 ), known as materialized (
   select k.test_name, k.test_name like '%*%' as starred,
     '^' || replace(regexp_replace(k.test_name, '([^[:alnum:]_*/])', '\\\1', 'g'), '*', '.*?') as pattern
@@ -30,3 +31,4 @@ from named n
 join public.core_suite u on u.project_id = n.target_id and u.slug = n.suite
 join public.core_suitemetadata m on m.kind = 'test' and m.suite = n.suite and m.name = n.name
 where not exists (select 1 from twice where twice.run = n.run and twice.suite = n.suite and twice.name = n.name and twice.last > n.seq)
+for key share of u, m
