@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgRow};
 use sqlx::{Arguments, Column, Connection, Executor, PgConnection, Row as _, TypeInfo, ValueRef};
 use tokio::sync::Mutex;
 
-use super::command::{Copy, Guard, Op, Row};
+use super::command::{Columns, Guard, Op, Row};
 use super::sql::{Dialect, Sql};
 use super::{StoreConfig, StoreError, pool};
 use crate::clock::Millis;
@@ -305,14 +305,25 @@ async fn execute(
     op: &Op,
     now: Millis,
 ) -> Result<Vec<Row>, StoreError> {
-    if let Some(Copy { into, text }) = &op.copy {
-        let statement = format!("copy {into} from stdin");
-        let mut copy = connection.copy_in_raw(&statement).await?;
-        copy.send(text.as_ref()).await?;
-        copy.finish().await?;
+    let text = op.sql.for_dialect(Dialect::Postgres);
+    if let Some(columns) = &op.columns {
+        let Columns {
+            run,
+            seq,
+            texts,
+            log,
+        } = columns.as_ref();
+        let [suite, name, result] = texts;
+        let insert = sqlx::query(text)
+            .bind(run)
+            .bind(seq)
+            .bind(suite)
+            .bind(name)
+            .bind(result)
+            .bind(log);
+        insert.execute(connection).await?;
         return Ok(Vec::new());
     }
-    let text = op.sql.for_dialect(Dialect::Postgres);
     let arguments = arguments(text, &op.rows, now, op.bytes.as_deref())?;
     let found = sqlx::query_with(text, arguments)
         .fetch_all(connection)

@@ -3,11 +3,13 @@
 //! What an attempt writes goes in as [`Op`]s beside its checkpoint or its settlement, so that the epoch
 //! guards it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Copy, Op, Row, typed};
+use super::command::{Columns, Op, Row, typed};
 use super::sql::sql;
 use super::{Db, Store, StoreError};
 use crate::id::{Epoch, TaskId};
@@ -184,7 +186,7 @@ impl Store {
         let postgres = matches!(self.0.db, Db::Postgres(_));
         for (seq, row) in (from..).zip(rows) {
             match row {
-                StagedRow::Test { suite, name, result, log } if postgres => tests.copy(run, seq, suite, name, result, log.as_deref()),
+                StagedRow::Test { suite, name, result, log } if postgres => tests.columns.push(run, seq, [suite, name, result], log.as_deref()),
                 StagedRow::Test { suite, name, result, log } => tests.rows.push(
                     json!({ "run": run, "seq": seq, "suite": suite, "name": name, "result": result, "log": log }),
                 ),
@@ -337,61 +339,24 @@ fn publish_run(run: i64, task: &TaskId, counts: &RunCounts) -> Result<Op, StoreE
     Ok(Op::one(sql!("run_publish"), &row)?.guarded())
 }
 
-/// Tests of a chunk: as JSON rows for SQLite, as COPY text for PostgreSQL.
+/// Tests of a chunk: as JSON rows for SQLite, as columns for PostgreSQL.
 #[derive(Default)]
 struct Tests {
     rows: Vec<Value>,
-    text: Vec<u8>,
+    columns: Columns,
 }
 
 impl Tests {
-    /// PostgreSQL's COPY text format: columns end with a tab, rows with a newline, `\N` is null, and a
-    /// backslash stands before what would be misread (PostgreSQL's documentation of COPY, "Text Format").
-    fn copy(
-        &mut self,
-        run: i64,
-        seq: i64,
-        suite: &str,
-        name: &str,
-        result: &str,
-        log: Option<&str>,
-    ) {
-        self.text
-            .extend_from_slice(format!("{run}\t{seq}\t").as_bytes());
-        for value in [Some(suite), Some(name), Some(result), log] {
-            match value {
-                None => self.text.extend_from_slice(b"\\N"),
-                Some(value) => self.escaped(value),
-            }
-            self.text.push(b'\t');
-        }
-        self.text.pop();
-        self.text.push(b'\n');
-    }
-
-    fn escaped(&mut self, value: &str) {
-        for byte in value.bytes() {
-            match byte {
-                b'\\' => self.text.extend_from_slice(b"\\\\"),
-                b'\t' => self.text.extend_from_slice(b"\\t"),
-                b'\n' => self.text.extend_from_slice(b"\\n"),
-                b'\r' => self.text.extend_from_slice(b"\\r"),
-                other => self.text.push(other),
-            }
-        }
-    }
-
     fn into_op(self) -> Result<Option<Op>, StoreError> {
-        if self.text.is_empty() && self.rows.is_empty() {
+        let Self { rows, columns } = self;
+        if !columns.seq.is_empty() {
+            let mut op = Op::new::<Value>(sql!("stage_columns"), &[])?;
+            op.columns = Some(Arc::new(columns));
+            return Ok(Some(op));
+        }
+        if rows.is_empty() {
             return Ok(None);
         }
-        let mut op = Op::new(sql!("stage_tests"), &self.rows)?;
-        if !self.text.is_empty() {
-            op.copy = Some(Copy {
-                into: "staged_tests (run, seq, suite, name, result, log)",
-                text: self.text.into(),
-            });
-        }
-        Ok(Some(op))
+        Op::new(sql!("stage_tests"), &rows).map(Some)
     }
 }

@@ -8,8 +8,9 @@ with staged as (
 ), many as (
   select tests > 5000 and tests > 0.05 * c.reltuples as tests from staged, pg_catalog.pg_class c where c.oid = cast('public.core_suitemetadata' as regclass)
 )
-select set_config('statement_timeout', '10min', true), set_config('idle_in_transaction_session_timeout', '1min', true),
-  set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true), set_config('work_mem', '64MB', true),
+select set_config('statement_timeout', '10min', true), set_config('idle_in_transaction_session_timeout', '1min', true), set_config('work_mem', '64MB', true),
+  set_config('enable_hashjoin', case when many.tests then 'on' else current_setting('enable_hashjoin') end, true),
+  set_config('enable_mergejoin', case when many.tests then 'on' else current_setting('enable_mergejoin') end, true),
   set_config('enable_seqscan', case when many.tests then 'on' else current_setting('enable_seqscan') end, true),
   set_config('enable_nestloop', case when many.tests then 'off' else 'on' end, true),
   set_config('plan_cache_mode', case when many.tests then 'force_custom_plan' else 'auto' end, true) as done
