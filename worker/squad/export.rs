@@ -58,11 +58,7 @@ impl Squad {
         while rows > STEP && after < rows {
             let upto = after + STEP;
             context
-                .write(vec![context.store().squad_names(
-                    progress.run,
-                    after,
-                    upto,
-                )?])
+                .write(context.store().squad_names(progress.run, after, upto)?)
                 .await?;
             after = upto;
         }

@@ -251,9 +251,12 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Value`] if a value cannot be written as JSON.
-    pub fn squad_names(&self, run: i64, after: i64, upto: i64) -> Result<Op, StoreError> {
+    pub fn squad_names(&self, run: i64, after: i64, upto: i64) -> Result<Vec<Op>, StoreError> {
         let row = json!({ "run": run, "after": after, "upto": upto });
-        Op::one(sql!("squad/names_ahead"), &row)
+        Ok(vec![
+            Op::one(sql!("squad/names_plan"), &row)?,
+            Op::one(sql!("squad/names_ahead"), &row)?,
+        ])
     }
 
     /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
@@ -322,8 +325,9 @@ impl Store {
     ///
     /// As any verb; [`StoreError::Refused`] if it may not.
     pub async fn squad_may_hold(&self) -> Result<(), StoreError> {
-        let op = Op::one(sql!("squad/may_hold"), &json!({ "nothing": 0 }))?;
-        self.command("squad_may_hold", vec![op]).await.map(drop)
+        let nothing = [json!({ "nothing": 0 })];
+        let may: Result<Vec<Value>, _> = self.read(sql!("squad/may_hold"), &nothing).await;
+        may.map(drop)
     }
 
     /// Test jobs that SQUAD was told of before `before` and still shows as being finished. Those that it shows as told

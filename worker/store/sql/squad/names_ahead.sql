@@ -1,12 +1,16 @@
 -- The same names for a few rows of a run, before it is published: a name without a test shows nowhere, and a million
--- of them need not wait in the transaction that shows the tests. What is known is looked for as the first at or behind it in
--- the order of the one index that has all three, so that no statistics, however old, can have it looked for in an index of its suite
--- or its kind, which all of them have in common. Uses staged_tests_pkey, core_suitemetadata_kind_suite_name_uniq.
+-- of them need not wait in the transaction that shows the tests. All names of these suites are read once and compared: looked up one by
+-- one, each might walk over what this statement, or another test job's, has put into the index and nobody can see yet.
+-- Uses staged_tests_pkey, core_suitemetadata_kind_suite_name_uniq.
+with staged as materialized (
+  select distinct s.suite, s.name from {rows run bigint, after bigint, upto bigint}
+  join staged_tests s on s.run = i.run and s.seq > i.after and s.seq <= i.upto
+), known as materialized (
+  select m.suite, m.name from (select distinct suite from staged) s
+  cross join lateral (select suite, name from public.core_suitemetadata where kind = 'test' and suite = s.suite offset 0) m
+)
 insert into public.core_suitemetadata (kind, suite, name)
-select 'test', n.suite, n.name
-from (select distinct s.suite, s.name from {rows run bigint, after bigint, upto bigint}
-  join staged_tests s on s.run = i.run and s.seq > i.after and s.seq <= i.upto) n
-where (n.suite, n.name) is distinct from (
-  select (cast(m.suite as text), cast(m.name as text)) from public.core_suitemetadata m where (m.kind, m.suite, m.name) >= ('test', n.suite, n.name) order by m.kind, m.suite, m.name limit 1)
+select 'test', n.suite, n.name from staged n
+where not exists (select 1 from known k where k.suite = n.suite and k.name = n.name)
 order by n.suite, n.name
 on conflict do nothing
