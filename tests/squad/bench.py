@@ -7,7 +7,6 @@ Prints a line for each engine. Longshore is the release program: `cargo build --
 """
 
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -82,25 +81,6 @@ def one_cts(site, engine, archive, count):
     return started
 
 
-def generated(count):
-    """A CTS result of about that many tests, as the archive that tradefed makes of it."""
-    modules, per_case, cases = 100, 22, max(1, count // 2200)
-    trace = "java.lang.AssertionError: made up\n\tat com.example.Test.one(Test.java:1)"
-
-    def test(number):
-        return cts.Test(f"test{number}", "fail", trace) if number == 21 else cts.Test(f"test{number}")
-
-    xml = cts.result_xml(
-        {
-            (f"CtsModule{module}", "arm64-v8a"): {
-                f"com.example.module{module}.Case{case}": [test(number) for number in range(per_case)] for case in range(cases)
-            }
-            for module in range(modules)
-        }
-    )
-    return cts.archive(xml)
-
-
 def main():
     what, count = sys.argv[1], int((sys.argv + ["0"])[2]) or {"fetch": 2000, "cts": 1_000_000}[sys.argv[1]]
     only = sys.argv[3:] or ["squad", "longshore"]
@@ -108,7 +88,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         migrate(template, folder)
-        archive = generated(count) if what == "cts" else None
+        archive = cts.archive(cts.generated(count)) if what == "cts" else None
         for name in only:
             site = Installation(template, folder / name)
             try:

@@ -33,6 +33,24 @@ def result_xml(modules):
     return text.getvalue().encode()
 
 
+def generated(count):
+    """`test_result.xml` of about that many tests in a hundred modules, one of 22 failed."""
+    modules, per_case, cases = 100, 22, max(1, count // 2200)
+    trace = "java.lang.AssertionError: made up\n\tat com.example.Test.one(Test.java:1)"
+
+    def test(number):
+        return Test(f"test{number}", "fail", trace) if number == 21 else Test(f"test{number}")
+
+    return result_xml(
+        {
+            (f"CtsModule{module}", "arm64-v8a"): {
+                f"com.example.module{module}.Case{case}": [test(number) for number in range(per_case)] for case in range(cases)
+            }
+            for module in range(modules)
+        }
+    )
+
+
 def write_test(text, test):
     start = f'      <Test result="{test.result}" name={quoteattr(test.name)}'
     if test.trace is None:

@@ -325,9 +325,9 @@ impl Store {
     ///
     /// As any verb; [`StoreError::Refused`] if it may not.
     pub async fn squad_may_hold(&self) -> Result<(), StoreError> {
-        let nothing = [json!({ "nothing": 0 })];
-        let may: Result<Vec<Value>, _> = self.read(sql!("squad/may_hold"), &nothing).await;
-        may.map(drop)
+        // Where commands are run: readers may have another role.
+        let op = Op::one(sql!("squad/may_hold"), &json!({ "nothing": 0 }))?;
+        self.command("squad_may_hold", vec![op]).await.map(drop)
     }
 
     /// Test jobs that SQUAD was told of before `before` and still shows as being finished. Those that it shows as told
