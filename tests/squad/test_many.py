@@ -12,8 +12,8 @@ LAVAS = 3  # tests of the LAVA job itself, of which one failed
 TESTS = 22_000  # more than one step of names, and far more than are looked up one by one
 
 COUNTED = """
-    create table counted (tests bigint);
-    create function count_test() returns trigger language plpgsql as $$ begin insert into counted values (1); return null; end $$;
+    create table public.counted (tests bigint);
+    create function count_test() returns trigger language plpgsql as $$ begin insert into public.counted values (1); return null; end $$;
     create trigger counted after insert on core_test for each row execute function count_test();
 """
 
