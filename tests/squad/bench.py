@@ -1,4 +1,4 @@
-"""Numbers beside SQUAD's own workers, in one run: `scripts/services -- PYTHON tests/squad/bench.py fetch|cts [COUNT]`.
+"""Numbers beside SQUAD's own workers, in one run: `scripts/services -- PYTHON tests/squad/bench.py fetch|cts [COUNT] [ENGINE…]`.
 
 fetch  test jobs of the fake backend: how many a second are collected, from the first to the last one's end in the database
 cts    one test job with a CTS result of COUNT tests: from its message to the end of the test job
@@ -19,7 +19,6 @@ from installation import REST, Installation
 from lava import Job, Lava
 from scenarios import tradefed_job
 from services import Database
-
 
 
 class Held(engines.InPlaceOfSquad):

@@ -58,7 +58,7 @@ pub struct Squad {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForeignKeys {
-    /// PostgreSQL looks for each when the transaction ends: some 20 s for a million tests.
+    /// PostgreSQL looks for each when the transaction ends: more than a minute for a million tests.
     #[default]
     Checked,
     /// Longshore, which has found and locked each while it wrote the tests; needs the right to set `session_replication_role`.

@@ -301,17 +301,10 @@ impl Store {
             patience(&row)?,
             Op::one(sql!("squad/lock"), &row)?.guarded(),
         ];
-        for step in BEFORE {
-            ops.push(Op::one(step, &row)?);
-        }
-        if held {
-            ops.push(Op::one(sql!("squad/keys_held"), &row)?);
-            ops.push(Op::one(TESTS, &row)?);
-            ops.push(Op::one(sql!("squad/keys_checked"), &row)?);
-        } else {
-            ops.push(Op::one(TESTS, &row)?);
-        }
-        for step in AFTER {
+        let (leave, check) = (sql!("squad/keys_held"), sql!("squad/keys_checked"));
+        let steps = BEFORE.into_iter().chain(held.then_some(leave));
+        let steps = steps.chain([TESTS]).chain(held.then_some(check));
+        for step in steps.chain(AFTER) {
             ops.push(Op::one(step, &row)?);
         }
         ops.push(announcement(testjob, generation, messages)?);
