@@ -26,6 +26,7 @@ mod problem;
 mod python;
 mod quantity;
 mod reading;
+mod s3;
 mod secret;
 mod section;
 mod squad;
@@ -43,8 +44,9 @@ pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
 pub use python::{Plugin, Python};
+pub use s3::{BucketPlace, S3};
 pub use secret::Secret;
-pub use squad::{ForeignKeys, Hook, ResultStore, Squad, TestJobs};
+pub use squad::{ForeignKeys, Hook, ResultStore, Squad, Storage, TestJobs};
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
 pub use surroundings::{Http, Identity, Kubernetes};
 pub use worker::{Limits, LogFormat, Retention, Worker};
@@ -95,6 +97,8 @@ pub struct Config {
     pub testjobs: TestJobs,
     /// `[squad]`: the SQUAD installation whose test jobs these are.
     pub squad: Squad,
+    /// `[s3]`: how buckets are reached.
+    pub s3: S3,
     /// `[limits]`: what is refused as too large.
     pub limits: Limits,
     /// `[retention]`: what is forgotten, and when.
@@ -222,6 +226,7 @@ impl Config {
             api: root.table("api", Api::read),
             testjobs: root.table("testjobs", TestJobs::read),
             squad: root.table("squad", Squad::read),
+            s3: root.table("s3", S3::read),
             limits: root.table("limits", Limits::read),
             retention: root.table("retention", Retention::read),
             warnings: Vec::new(),

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 pub mod api;
 pub mod broker;
+pub mod bucket;
 pub mod celery;
 pub mod cli;
 pub mod clock;

@@ -7,14 +7,13 @@
 //! Never writes a row of SQUAD's but in a command of the store, and never a whole row that somebody else may change.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use url::Url;
 
-use crate::config::{Config, ForeignKeys};
+use crate::config::{Config, ForeignKeys, ResultStore};
 use crate::handler::{Context, Fatal, Outcome, Registry};
 use crate::store::SquadJob;
 use crate::task::Task;
@@ -33,6 +32,7 @@ mod plan;
 mod plugin;
 mod watch;
 
+pub use files::{Storage, StorageError};
 pub use watch::task as watch_task;
 
 /// SQUAD's task that collects a test job.
@@ -64,7 +64,7 @@ const TIMEOUT: &str = "TIMEOUT";
 /// What the handlers need.
 pub struct Squad {
     config: Arc<Config>,
-    storage: PathBuf,
+    storage: Storage,
     backends: Mutex<HashMap<Key, Arc<dyn Backend>>>,
 }
 
@@ -83,16 +83,21 @@ struct Key {
 
 impl Squad {
     /// For the installation that `config` names, if it names one.
-    pub fn new(config: &Arc<Config>) -> Option<Arc<Self>> {
-        use crate::config::ResultStore;
-        match (config.testjobs.store, &config.squad.storage) {
-            (ResultStore::Squad, Some(storage)) => Some(Arc::new(Self {
-                config: Arc::clone(config),
-                storage: storage.clone(),
-                backends: Mutex::default(),
-            })),
-            (ResultStore::Squad | ResultStore::Longshore, _) => None,
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::new`].
+    pub fn new(config: &Arc<Config>) -> Result<Option<Arc<Self>>, StorageError> {
+        if config.testjobs.store != ResultStore::Squad {
+            return Ok(None);
         }
+        Ok(Storage::new(config)?.map(|storage| {
+            Arc::new(Self {
+                config: Arc::clone(config),
+                storage,
+                backends: Mutex::default(),
+            })
+        }))
     }
 
     /// Whether the rows that tests refer to are locked here, and PostgreSQL need not look for them again.
@@ -182,7 +187,7 @@ impl Squad {
 
 impl std::fmt::Debug for Squad {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Squad({})", self.storage.display())
+        write!(f, "Squad({})", self.storage)
     }
 }
 

@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("task", &["id"]),
     ("lifecycle", &[]),
     ("config", &[]),
+    ("bucket", &["config"]),
     ("codec", &["id", "task"]),
     ("store", &["clock", "crash", "id", "task"]),
     ("broker", &["codec", "id", "store"]),
@@ -54,7 +55,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "squad",
-        &["clock", "config", "handler", "store", "task", "testjob"],
+        &[
+            "bucket", "clock", "config", "handler", "store", "task", "testjob",
+        ],
     ),
     ("api", &["config", "outbox", "store", "testjob"]),
     ("lab", &["testjob"]),
@@ -97,6 +100,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("lapin", &["broker/rabbitmq"]),
     ("liblzma", &["testjob/format"]),
     ("metrics_exporter_prometheus", &["http"]),
+    ("object_store", &["bucket"]),
     ("prost", &["codec"]),
     ("reqwest", &["testjob/backend/http"]),
     ("ring", &["api"]),

@@ -63,7 +63,7 @@ def write_test(text, test):
     )
 
 
-def archive(xml, folder="android-cts/results/2026.03.01_10.00.00", extra=True):
+def archive(xml, folder="android-cts/results/2026.03.01_10.00.00", extra=True, logcat=b"03-01 10:00:00 I made up\n"):
     """The tar.xz with that XML; with `extra` also the style sheets, picture and logs that SQUAD keeps."""
     files = {f"{folder}/test_result.xml": xml}
     if extra:
@@ -72,10 +72,10 @@ def archive(xml, folder="android-cts/results/2026.03.01_10.00.00", extra=True):
             f"{folder}/compatibility_result.css": b"body { margin: 0 }\n",
             f"{folder}/logo.png": b"not a real picture",
             "tradefed-stdout.txt": b"all done\n",
-            "tradefed-logcat.txt": b"03-01 10:00:00 I made up\n",
+            "tradefed-logcat.txt": logcat,
         }
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:xz") as tar:
+    with tarfile.open(fileobj=content, mode="w:xz", preset=0) as tar:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)

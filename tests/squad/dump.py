@@ -57,7 +57,7 @@ class Reader:
 
     def file(self, path):
         """The content of a file of SQUAD's storage; None when there is none."""
-        return (self.site.storage / path).read_bytes() if path else None
+        return self.site.file(path) if path else None
 
     def parsed(self, path):
         content = self.file(path)

@@ -95,6 +95,7 @@ slots = 1
 
 def configuration(site, slots=1, keys="checked"):
     """What an operator of SQUAD writes for Longshore."""
+    storage, more = site.for_longshore()
     return f"""
 [store]
 url = "{site.database.url}"
@@ -103,7 +104,7 @@ url = "{site.database.url}"
 store = "squad"
 
 [squad]
-storage = "{site.storage}"
+storage = "{storage}"
 url = "{site.environment['SQUAD_BASE_URL']}"
 foreign_keys = "{keys}"
 
@@ -123,6 +124,7 @@ slots = {slots}
 kind = "pinned"
 queues = ["{POSTPROCESS}", "longshore_postprocess"]
 slots = {slots}
+{more}
 """
 
 

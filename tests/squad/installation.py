@@ -55,15 +55,21 @@ def migrate(database, storage):
 
 
 class Installation:
-    """One SQUAD with a database, virtual host and storage of its own; all of it goes with `close`."""
+    """One SQUAD with a database, virtual host and storage of its own; all of it goes with `close`. Its files are in a folder,
+    or in a `bucket`."""
 
-    def __init__(self, template, folder):
+    def __init__(self, template, folder, bucket=None):
         self.folder = folder
         self.storage = folder / "storage"
         self.storage.mkdir(parents=True)
         self.database = Database(template)
         self.vhost = Vhost()
         self.environment = variables(self.database, self.storage, self.vhost.url)
+        self.bucket = bucket
+        if bucket:
+            settings = folder / "settings.py"
+            settings.write_text(bucket.for_squad())
+            self.environment["SQUAD_EXTRA_SETTINGS"] = str(settings)
         self.processes = []
         self.helper = None
         self.asking, self.starting = threading.Lock(), threading.Lock()
@@ -82,6 +88,14 @@ class Installation:
             process.kill()
         self.vhost.drop()
         self.database.drop()
+
+    def file(self, path):
+        """What a file of its storage holds."""
+        return self.bucket.read(path) if self.bucket else (self.storage / path).read_bytes()
+
+    def for_longshore(self):
+        """Where Longshore is told that SQUAD's files are: the value of `squad.storage`, and what else stands in the file."""
+        return (self.bucket.place, self.bucket.for_longshore()) if self.bucket else (str(self.storage), "")
 
     # --- inside SQUAD ---
 

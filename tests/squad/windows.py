@@ -31,6 +31,7 @@ class Lane:
         self.queue = options.setdefault("postprocess_queue", f"longshore_{name}")
         options.setdefault("patience", "1h")
         keys = "\n".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
+        storage, more = site.for_longshore()
         self.config = f"""
 [store]
 url = "{site.database.url}"
@@ -41,7 +42,7 @@ connections = 4
 store = "squad"
 
 [squad]
-storage = "{site.storage}"
+storage = "{storage}"
 {keys}
 
 [broker]
@@ -59,6 +60,7 @@ backoff_min = "200ms"
 kind = "pinned"
 queues = {json.dumps([*queues, self.queue])}
 slots = {slots}
+{more}
 """
         migrate(site, self.config)
         site.declare(*queues)

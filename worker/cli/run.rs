@@ -119,7 +119,7 @@ async fn registry(
 ) -> Result<Registry, Failure> {
     let mut registry = Registry::default();
     testjob::register(&mut registry, &Arc::new(Services::new(Arc::clone(config))?));
-    let squad = Squad::new(config);
+    let squad = Squad::new(config).map_err(|error| Failure::Wrong(error.to_string()))?;
     if let Some(squad) = &squad {
         if config.squad.foreign_keys == ForeignKeys::Held {
             store.squad_may_hold().await.map_err(may_not_hold)?;

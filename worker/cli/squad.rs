@@ -10,9 +10,10 @@ use super::show::{ago, cell, json, table};
 use super::{Answer, Failure, open_broker, open_store, print};
 use crate::broker::Broker;
 use crate::clock::Millis;
-use crate::config::{Config, ResultStore};
+use crate::config::{self, Config, ResultStore};
 use crate::outbox;
 use crate::pool;
+use crate::squad::Storage;
 use crate::squad::doctor::{self, Cause, Finding};
 use crate::store::{Loose, Store, StuckJob};
 
@@ -175,18 +176,21 @@ async fn projects_and_backends(config: &Config, store: &Store) -> Result<Vec<Fin
 
 /// Whether files can be put where SQUAD looks for them.
 async fn storage(config: &Config) -> Option<Finding> {
-    let storage = config.squad.storage.as_deref()?;
-    let probe = storage.join(format!(".longshore-{}", std::process::id()));
-    let written = tokio::fs::write(&probe, b"").await;
-    // It may not be there.
-    let _gone = tokio::fs::remove_file(&probe).await;
-    let error = written.err()?;
-    Some(Finding {
-        about: "storage".into(),
-        what: format!("no file can be written into {}: {error}", storage.display()),
-        mend: "mount SQUAD's storage there, writable for Longshore's user".into(),
-        fatal: true,
-    })
+    let storage = config.squad.storage.as_ref()?;
+    let asked = match Storage::new(config) {
+        Ok(Some(storage)) => storage.probe().await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let error = asked.err()?;
+    let mend = match storage {
+        config::Storage::Folder(_) => "mount SQUAD's storage there, writable for Longshore's user",
+        config::Storage::Bucket(_) => {
+            "name SQUAD's bucket and its location, and in [s3] a key that may put objects there"
+        }
+    };
+    let what = format!("no file can be written into {storage}: {error}");
+    Some(found("storage", what, mend, true))
 }
 
 async fn queues(config: &Config, broker: &Broker) -> Vec<Queue> {

@@ -90,7 +90,7 @@ fn squad_is_reachable(config: &Config, reading: &Reading<'_>) {
     if config.squad.storage.is_none() && reading.is_sound(&["squad", "storage"]) {
         let wrong = Wrong::new(
             "nobody says where SQUAD keeps its files",
-            "write its SQUAD_STORAGE_DIR as storage in [squad]",
+            "write its SQUAD_STORAGE_DIR, or s3://bucket/prefix, as storage in [squad]",
         );
         reading.wrong(&key, shown, wrong);
     }

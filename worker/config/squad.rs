@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::problem::Wrong;
 use super::quantity::serialize_duration;
-use super::section::Section;
+use super::s3::BucketPlace;
+use super::section::{LONGEST_PATH, Section, filled};
 
 /// Where the results of test jobs go.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,9 +32,9 @@ pub enum ResultStore {
 /// How a SQUAD installation is set up.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Squad {
-    /// The folder of SQUAD's files, its `SQUAD_STORAGE_DIR`. Needed with `testjobs.store = "squad"`.
+    /// Where SQUAD's files are. Needed with `testjobs.store = "squad"`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage: Option<PathBuf>,
+    pub storage: Option<Storage>,
     /// The address of its web server, its `SQUAD_BASE_URL`: style sheets in result files are linked to its attachments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -52,6 +53,15 @@ pub struct Squad {
     pub foreign_keys: ForeignKeys,
     /// What a plugin that exists in Python only hooks into, by its name. SQUAD's own are known.
     pub plugins: BTreeMap<String, Hook>,
+}
+
+/// Where SQUAD's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// In this folder, its `SQUAD_STORAGE_DIR`.
+    Folder(PathBuf),
+    /// In a bucket, by the S3 storage of its django-storages: the bucket and its `location`.
+    Bucket(BucketPlace),
 }
 
 /// Who sees to it that the rows exist that a test refers to.
@@ -89,6 +99,43 @@ impl TestJobs {
     }
 }
 
+impl Storage {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let storage = section.parsed("storage", str::to_owned, |text| {
+            let text = filled(text, LONGEST_PATH)?;
+            match text.split_once("://") {
+                Some(("s3", place)) => BucketPlace::parse(place).map(Self::Bucket),
+                Some(_) => Err(Wrong::new(
+                    "neither a folder nor a place in a bucket",
+                    r#"write SQUAD's SQUAD_STORAGE_DIR, or "s3://bucket/prefix""#,
+                )),
+                None => Ok(Self::Folder(text.into())),
+            }
+        })?;
+        Some(match storage {
+            Self::Folder(folder) => {
+                Self::Folder(section.located("storage", &folder.to_string_lossy()))
+            }
+            place @ Self::Bucket(_) => place,
+        })
+    }
+}
+
+impl std::fmt::Display for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Bucket(place) => place.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Storage {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
 impl Squad {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut queue =
@@ -97,7 +144,7 @@ impl Squad {
         let python_queue = queue("python_queue", "celery");
         let testrun_queue = queue("testrun_queue", "core_postprocess");
         let quick_queue = queue("quick_queue", "ci_quick");
-        let storage = section.path("storage");
+        let storage = Storage::read(section);
         let url = section
             .text("url")
             .map(|url| url.trim_end_matches('/').to_owned());

@@ -111,6 +111,52 @@ finished_tasks = "7d"
 "#;
 
 #[test]
+fn squads_files_are_in_a_folder_or_in_a_bucket() {
+    let storage = |text: &str| good(&format!("[squad]\nstorage = {text:?}")).squad.storage;
+    let folder = |path: &str| Some(Storage::Folder(PathBuf::from(path)));
+    assert_eq!(storage("/srv/squad"), folder("/srv/squad"));
+    assert_eq!(storage("squad"), folder("etc/squad"));
+    let place = |bucket: &str, prefix: &str| {
+        Some(Storage::Bucket(BucketPlace {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        }))
+    };
+    assert_eq!(storage("s3://b.c-1"), place("b.c-1", ""));
+    assert_eq!(storage("s3://b/"), place("b", ""));
+    assert_eq!(storage("s3://b/in/here/"), place("b", "in/here"));
+    for wrong in [
+        "gs://b",
+        "s3://",
+        "s3:///b",
+        "s3://me@b/c",
+        "s3://b//c",
+        "s3://b/../c",
+    ] {
+        assert!(one(&format!("[squad]\nstorage = {wrong:?}")).contains("squad.storage"));
+    }
+    let shown = good("[squad]\nstorage = \"s3://b/in\"").redacted_toml();
+    assert!(shown.contains("storage = \"s3://b/in\""), "{shown}");
+}
+
+#[test]
+fn a_key_of_s3_is_an_id_and_a_secret() {
+    let config =
+        good("[s3]\nendpoint = \"http://host:9000\"\nkey_id = \"k\"\nsecret_key = \"hush\"");
+    let endpoint = config.s3.endpoint.as_ref().map(url::Url::as_str);
+    assert_eq!(endpoint, Some("http://host:9000/"));
+    assert!(!config.redacted_toml().contains("hush"));
+    let in_url = one("[s3]\nendpoint = \"http://me:hush@host:9000\"");
+    assert!(
+        in_url.contains("s3.endpoint") && !in_url.contains("hush"),
+        "{in_url}"
+    );
+    assert!(one("[s3]\nkey_id = \"k\"").contains("one of them is missing"));
+    assert!(one("[s3]\nsecret_key = \"k\"").contains("one of them is missing"));
+    assert!(one("[s3]\nendpoint = \"s3.example.org\"").contains("s3.endpoint"));
+}
+
+#[test]
 fn a_good_file_is_taken_as_written() {
     let config = good(GOOD);
     assert_eq!(config.store.connections, 20);
@@ -582,7 +628,7 @@ fn the_example_names_every_key_that_is_printed() {
 fn what_the_example_leaves_out_can_be_put_in() {
     let folder = Folder::new();
     fs::create_dir(folder.0.join("secrets")).expect("a folder");
-    for name in ["store", "reader", "broker", "lab", "qa", "ci"] {
+    for name in ["store", "reader", "broker", "lab", "qa", "ci", "s3"] {
         folder.write(&format!("secrets/{name}"), "secret");
     }
     let uncommented: Vec<&str> = EXAMPLE

@@ -19,6 +19,9 @@ const OURS: [&str; 3] = [
 pub(super) const LOG: &str = "log";
 const DEFINITION: &str = "definition.yaml";
 
+/// What SQUAD's storage takes a file without an ending for.
+const UNTYPED: &str = "application/octet-stream";
+
 /// A run whose rows are staged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
@@ -26,6 +29,72 @@ pub(super) struct Run {
     pub(super) testrun: i64,
     /// Whether a unit without a name is an empty text in SQUAD, not null: LAVA's are.
     pub(super) named_units: bool,
+}
+
+/// The results that a file of a test run lists.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Tests,
+    Metrics,
+}
+
+/// A result in such a file.
+struct Entry {
+    seq: i64,
+    name: String,
+    value: Value,
+}
+
+impl Kind {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Tests => "tests_file",
+            Self::Metrics => "metrics_file",
+        }
+    }
+
+    /// The next results after row `after`.
+    async fn page(self, context: &Context, run: Run, after: i64) -> anyhow::Result<Vec<Entry>> {
+        let store = context.store();
+        Ok(match self {
+            Self::Tests => context
+                .patiently(|| store.staged_tests(run.run, after))
+                .await?
+                .into_iter()
+                .map(Entry::test)
+                .collect(),
+            Self::Metrics => context
+                .patiently(|| store.staged_metrics(run.run, after))
+                .await?
+                .into_iter()
+                .map(|metric| Entry::metric(metric, run.named_units))
+                .collect(),
+        })
+    }
+}
+
+impl Entry {
+    fn test(test: StagedTest) -> Self {
+        Self {
+            seq: test.seq,
+            name: full_name(&test.suite, &test.name),
+            value: json!({ "result": test.result, "log": test.log }),
+        }
+    }
+
+    fn metric(metric: StagedMetric, named_units: bool) -> Self {
+        let measured: Vec<f64> = serde_json::from_str(&metric.measurements).unwrap_or_default();
+        let value = match measured.as_slice() {
+            [] | [_] => json!(metric.value),
+            several => json!(several),
+        };
+        let unit = Some(metric.unit).filter(|unit| named_units || !unit.is_empty());
+        Self {
+            seq: metric.seq,
+            name: full_name(&metric.suite, &metric.name),
+            value: json!({ "value": value, "unit": unit }),
+        }
+    }
 }
 
 impl Squad {
@@ -36,8 +105,9 @@ impl Squad {
         run: Run,
         completed: bool,
     ) -> anyhow::Result<()> {
-        self.tests_file(context, run, completed).await?;
-        self.metrics_file(context, run, completed).await?;
+        for kind in [Kind::Tests, Kind::Metrics] {
+            self.listing(context, run, kind, completed).await?;
+        }
         let log = staged_files(context, run)
             .await?
             .into_iter()
@@ -67,81 +137,33 @@ impl Squad {
 
     async fn begin(&self, run: Run, name: &str) -> anyhow::Result<Writing> {
         let path = format!("testrun/{}/{name}", run.testrun);
-        Ok(Writing::begin(&self.storage, &path).await?)
+        Ok(self.storage.begin(&path, UNTYPED).await?)
     }
 
-    async fn tests_file(&self, context: &Context, run: Run, completed: bool) -> anyhow::Result<()> {
-        let mut writing = self.begin(run, "tests_file").await?;
-        let (mut after, mut sign) = (0, "{");
-        let mut more = completed;
-        while more {
-            let store = context.store();
-            let page = context
-                .patiently(|| store.staged_tests(run.run, after))
-                .await?;
-            more = !page.is_empty();
-            after = page.last().map_or(after, |last| last.seq);
-            for StagedTest {
-                suite,
-                name,
-                result,
-                log,
-                ..
-            } in &page
-            {
-                let entry = json!({ "result": result, "log": log });
-                let line = format!("{sign}{}: {entry}", Value::from(full_name(suite, name)));
-                writing.write(line.as_bytes()).await?;
-                sign = ", ";
-            }
-        }
-        writing
-            .write(if sign == "{" { b"{}" } else { b"}" })
-            .await?;
-        writing.end().await?;
-        Ok(())
-    }
-
-    async fn metrics_file(
+    /// Writes a file that names all results of a kind with what they are, none if the test job did not complete: one
+    /// JSON object.
+    async fn listing(
         &self,
         context: &Context,
         run: Run,
+        kind: Kind,
         completed: bool,
     ) -> anyhow::Result<()> {
-        let mut writing = self.begin(run, "metrics_file").await?;
+        let mut writing = self.begin(run, kind.file()).await?;
         let (mut after, mut sign) = (0, "{");
         let mut more = completed;
         while more {
-            let store = context.store();
-            let page = context
-                .patiently(|| store.staged_metrics(run.run, after))
-                .await?;
+            let page = kind.page(context, run, after).await?;
             more = !page.is_empty();
             after = page.last().map_or(after, |last| last.seq);
-            for StagedMetric {
-                suite,
-                name,
-                value,
-                unit,
-                measurements,
-                ..
-            } in &page
-            {
-                let measured: Vec<f64> = serde_json::from_str(measurements).unwrap_or_default();
-                let value = match measured.as_slice() {
-                    [] | [_] => json!(value),
-                    several => json!(several),
-                };
-                let unit = Some(unit).filter(|unit| run.named_units || !unit.is_empty());
-                let entry = json!({ "value": value, "unit": unit });
-                let line = format!("{sign}{}: {entry}", Value::from(full_name(suite, name)));
+            for Entry { name, value, .. } in page {
+                let line = format!("{sign}{}: {value}", Value::from(name));
                 writing.write(line.as_bytes()).await?;
                 sign = ", ";
             }
         }
-        writing
-            .write(if sign == "{" { b"{}" } else { b"}" })
-            .await?;
+        let end: &[u8] = if sign == "{" { b"{}" } else { b"}" };
+        writing.write(end).await?;
         writing.end().await?;
         Ok(())
     }
@@ -172,7 +194,7 @@ impl Squad {
             let Some(file) = files.iter().find(|file| file.seq == seq) else {
                 continue;
             };
-            let mut writing = Writing::begin(&self.storage, &path).await?;
+            let mut writing = self.storage.begin(&path, &file.mimetype).await?;
             copy(context, file, &mut writing, false).await?;
             lengths.push((seq, writing.end().await?));
         }
