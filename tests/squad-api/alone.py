@@ -1,4 +1,4 @@
-"""Longshore without a SQUAD: one file as its store, `longshore api` and a worker as its programs."""
+"""Longshore without a SQUAD: a store and a broker of its own, `longshore api` and a worker as its programs."""
 
 import json
 import os
@@ -7,13 +7,10 @@ import subprocess
 
 from longshore import PROGRAM
 from process import Process
-from services import wait_for
+from services import Database, Vhost, wait_for
 
 TOKEN = "a-token-for-tests"
 CONFIG = f"""
-[store]
-url = "sqlite:longshore.db"
-
 [api]
 listen = "127.0.0.1:0"
 
@@ -34,18 +31,49 @@ backoff_max = "1s"
 """
 
 
+class Embedded:
+    """One file, which is the broker too."""
+
+    CONFIG = """
+[store]
+url = "sqlite:longshore.db"
+"""
+
+    def close(self):
+        pass
+
+
+class Servers:
+    """PostgreSQL and RabbitMQ."""
+
+    def __init__(self):
+        self.database, self.vhost = Database(), Vhost()
+        self.CONFIG = f"""
+[store]
+url = "{self.database.url}"
+
+[broker]
+url = "{self.vhost.url}"
+"""
+
+    def close(self):
+        self.vhost.drop()
+        self.database.drop()
+
+
 class Alone:
     """A store and the programs on it; `close` ends them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, servers):
         folder.mkdir()
+        self.servers = servers
         self.folder, self.processes = folder, []
         self.config = folder / "longshore.toml"
         self.environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
     def configure(self, *more):
         """Writes the configuration, and gives the store its tables."""
-        self.config.write_text("\n".join([CONFIG, *more]))
+        self.config.write_text("\n".join([self.servers.CONFIG, CONFIG, *more]))
         self.ask("migrate")
 
     def start(self, *arguments, **variables):
