@@ -47,7 +47,7 @@ pub use published::{
 };
 pub use schema::{SchemaState, VERSION};
 pub use squad::{Said, SquadJob, StagedMetric, StagedTest, Untold};
-pub use squad_repair::{Loose, SquadColumn, SquadProject, StuckJob};
+pub use squad_repair::{Large, Loose, SquadColumn, SquadProject, StuckJob};
 pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
 pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};
 pub use workers::{Fence, Held, Member, WorkerView};

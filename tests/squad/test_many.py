@@ -1,5 +1,7 @@
 """Many tests at once: names that go ahead of them, joins instead of look-ups, and foreign keys that are left to Longshore."""
 
+import json
+
 import pytest
 
 import cts
@@ -39,6 +41,9 @@ def test_two_large_results_of_the_same_suites_at_once(site, quiet_lava, keys):
         worker.stop()
     rest.stop()
 
+    told = json.loads(longshore(site, config, "squad", "doctor", "--json").stdout)
+    assert [f"{TESTS + LAVAS} tests" in hint for hint in told["hints"]] == ([True] if keys == "checked" else []), told
+
     # each test once, under its own name, with everything that it refers to
     runs = site.database.rows(
         """select t.test_run_id, count(*) as tests, count(distinct (m.suite, m.name)) as names, count(*) filter (where not t.result) as failed
@@ -69,6 +74,9 @@ def test_a_role_that_may_not_is_told_at_the_start(site):
         as_role = config.replace(f"{site.database.user}@", f"{role}@", 1)
         assert as_role != config
         told = longshore(site, as_role, "run", "--pool", "fetch")
+        examined = longshore(site, as_role, "squad", "doctor", "--json")
     finally:
         site.database.rows(f"drop owned by {role}; drop role {role}")
     assert told.returncode == 2 and "squad.foreign_keys" in told.stderr and "grant set on parameter" in told.stderr, told
+    (finding,) = [finding for finding in json.loads(examined.stdout)["findings"] if finding["about"] == "foreign keys"]
+    assert finding["fatal"] and "grant set on parameter" in finding["mend"]

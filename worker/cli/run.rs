@@ -138,7 +138,8 @@ fn may_not_hold(error: StoreError) -> Failure {
         return error.into();
     };
     Failure::Wrong(format!(
-        "squad.foreign_keys = \"held\" is not permitted to the role of store.url ({reason}): have a superuser \"grant set on parameter session_replication_role\" to it (PostgreSQL 15 or later), or leave it at \"checked\""
+        "squad.foreign_keys = \"held\" is not permitted to the role of store.url ({reason}): {}, or leave it at \"checked\"",
+        squad::doctor::MAY_HOLD
     ))
 }
 

@@ -15,7 +15,7 @@ use crate::outbox;
 use crate::pool;
 use crate::squad::Storage;
 use crate::squad::doctor::{self, Cause, Finding};
-use crate::store::{Loose, Store, StuckJob};
+use crate::store::{Loose, Store, StoreError, StuckJob};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -72,6 +72,8 @@ struct Report {
     stuck: Vec<Stuck>,
     loose: Loose,
     findings: Vec<Finding>,
+    /// What is no fault, and could be better.
+    hints: Vec<String>,
 }
 
 pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
@@ -119,6 +121,9 @@ async fn examine(config: &Config, store: &Store, older_than: Duration, as_json: 
         .findings
         .extend(projects_and_backends(config, store).await?);
     report.findings.extend(storage(config).await);
+    let (wrong, hint) = foreign_keys(config, store).await?;
+    report.findings.extend(wrong);
+    report.hints.extend(hint);
     let broker = open_broker(config, store, &pool::member_id("squad"));
     report.queues = queues(config, &broker).await;
     broker.close().await;
@@ -172,6 +177,20 @@ async fn projects_and_backends(config: &Config, store: &Store) -> Result<Vec<Fin
         }
     }
     Ok(findings)
+}
+
+/// Whether foreign keys can be held as configured, or could be.
+async fn foreign_keys(
+    config: &Config,
+    store: &Store,
+) -> Result<(Option<Finding>, Option<String>), Failure> {
+    let may_hold = match store.squad_may_hold().await {
+        Ok(()) => true,
+        Err(StoreError::Refused { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let large = store.squad_large().await?;
+    Ok(doctor::foreign_keys(config, large, may_hold))
 }
 
 /// Whether files can be put where SQUAD looks for them.
@@ -287,6 +306,9 @@ fn show(report: &Report, store: &Store, as_json: bool) -> Answer {
     }
     if report.findings.is_empty() {
         print("nothing is wrong");
+    }
+    for hint in &report.hints {
+        print(&format!("hint: {hint}"));
     }
     Ok(code)
 }

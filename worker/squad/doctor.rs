@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::plan::is_known;
 use super::{FETCH, UPDATE_STATUS};
 use crate::clock::Millis;
-use crate::config::Config;
-use crate::store::{SquadColumn, StuckJob};
+use crate::config::{Config, ForeignKeys};
+use crate::store::{Large, SquadColumn, StuckJob};
 use crate::task::Task;
 
 /// The migrations of the releases that this was tried with: 1.89 to 1.98 have the same.
@@ -183,6 +183,40 @@ pub fn plugins(config: &Config, project: &str, enabled: &str) -> Vec<Finding> {
         .collect()
 }
 
+/// What a role needs for `squad.foreign_keys = "held"`.
+pub const MAY_HOLD: &str = r#"have a superuser "grant set on parameter session_replication_role" to it (PostgreSQL 15 or later)"#;
+
+/// What is to be said of foreign keys: that they cannot be held as configured, or, as no fault, that it would be worth it.
+pub fn foreign_keys(
+    config: &Config,
+    large: Large,
+    may_hold: bool,
+) -> (Option<Finding>, Option<String>) {
+    /// Fewer tests than this are checked as ever.
+    const MANY: i64 = 5000;
+    match (config.squad.foreign_keys, may_hold) {
+        (ForeignKeys::Held, true) => (None, None),
+        (ForeignKeys::Held, false) => {
+            let what = r#"squad.foreign_keys = "held" is not permitted to the role of store.url: no worker starts"#;
+            let finding = finding("foreign keys", what.to_owned(), MAY_HOLD, true);
+            (Some(finding), None)
+        }
+        (ForeignKeys::Checked, _) if large.tests <= MANY || large.watched => (None, None),
+        (ForeignKeys::Checked, _) => {
+            let right = if may_hold {
+                "the role of store.url may do so".to_owned()
+            } else {
+                format!("the role of store.url may not: {MAY_HOLD}")
+            };
+            let hint = format!(
+                r#"a test run has {} tests: with squad.foreign_keys = "held" PostgreSQL does not look for what each refers to once more; {right}"#,
+                large.tests
+            );
+            (None, Some(hint))
+        }
+    }
+}
+
 /// Why a test job is stuck, and how it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -301,6 +335,30 @@ mod tests {
             "core_test needs a column weight that this Longshore does not know"
         );
         assert!(schema(&more)[0].fatal);
+    }
+
+    #[test]
+    fn foreign_keys_are_a_fault_or_a_hint() {
+        let config = |keys: ForeignKeys| {
+            let mut config = Config::embedded(std::path::Path::new(""));
+            config.squad.foreign_keys = keys;
+            config
+        };
+        let (checked, held) = (config(ForeignKeys::Checked), config(ForeignKeys::Held));
+        let large = |tests, watched| Large { tests, watched };
+        for may in [true, false] {
+            assert_eq!(
+                foreign_keys(&checked, large(5000, false), may),
+                (None, None)
+            );
+            assert_eq!(foreign_keys(&checked, large(9000, true), may), (None, None));
+            let (fault, hint) = foreign_keys(&checked, large(9000, false), may);
+            let hint = hint.unwrap();
+            assert!(fault.is_none() && hint.contains("9000 tests"));
+            assert_eq!(hint.contains("grant set on parameter"), !may);
+            let (fault, hint) = foreign_keys(&held, large(0, false), may);
+            assert_eq!((fault.is_some(), hint), (!may, None));
+        }
     }
 
     #[test]

@@ -50,6 +50,15 @@ pub struct StuckJob {
     pub told_at: Option<Millis>,
 }
 
+/// How large results are, for which foreign keys that are held are worth something.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Large {
+    /// The tests of the largest of the last test runs.
+    pub tests: i64,
+    /// Whether somebody's trigger wants to see each test: then the database checks as ever.
+    pub watched: bool,
+}
+
 /// What belongs to no test job any more.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each counts what its name says")]
@@ -128,6 +137,20 @@ impl Store {
     /// As any verb.
     pub async fn squad_loose(&self) -> Result<Loose, StoreError> {
         let rows: Vec<Loose> = self.read(sql!("squad/loose"), &[json!({})]).await?;
+        Ok(rows.first().copied().unwrap_or_default())
+    }
+
+    /// How large the last test runs are.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn squad_large(&self) -> Result<Large, StoreError> {
+        /// Enough for a day's largest.
+        const LAST: i64 = 200;
+        let rows: Vec<Large> = self
+            .read(sql!("squad/large"), &[json!({ "last": LAST })])
+            .await?;
         Ok(rows.first().copied().unwrap_or_default())
     }
 
