@@ -20,7 +20,7 @@ use crate::task::Task;
 use crate::testjob::backend::http::{Limits, Secret};
 use crate::testjob::backend::lava::{Lava, LavaConfig};
 use crate::testjob::backend::tuxsuite::{TuxSuite, TuxSuiteConfig};
-use crate::testjob::backend::{BROWSER_LINKS, Backend, BackendError, Settings};
+use crate::testjob::backend::{BROWSER_LINKS, Backend, BackendError, Settings, TOLD};
 
 pub mod doctor;
 mod export;
@@ -112,6 +112,11 @@ impl Squad {
         let project = Settings::from_yaml(job.project_settings.as_deref().unwrap_or_default());
         settings.0.extend(project.0);
         settings.0.insert(BROWSER_LINKS.to_owned(), true.into());
+        settings.0.remove(TOLD);
+        let told = job.told.as_deref().map(serde_json::from_str);
+        if let Some(Ok(told)) = told {
+            settings.0.insert(TOLD.to_owned(), told);
+        }
         let timeout = settings
             .get(TIMEOUT)
             .and_then(Value::as_f64)

@@ -517,31 +517,67 @@ def test_row_18_what_the_server_says_wrong_is_no_reason_to_ask_for_ever(odd, nam
     assert row["fetched"] and row["job_status"] != LEFT
 
 
-def test_row_19_a_callback_is_not_used_up_by_a_fault(squad, readers, lava):
-    """SQUAD's worker deleted what TuxSuite had called back with, and then failed; an address that is not there was looked at
-    for ever."""
-    address = f"/v1/groups/g/projects/p/tests/{next(NUMBERS)}"
-    uid = address.rsplit("/", 1)[-1]
-    told = {"state": "finished", "result": "pass", "results": {"boot": "pass"}, "uid": uid, "tests": ["boot"], "download_url": ""}
-    lava.files[address] = (json.dumps(told).encode(), "application/json")
+def tuxsuite_job(squad, lava, told, now):
+    """A test job of TuxSuite's, which has called back with `told` and says `now` when it is asked; its address there, its
+    build and its primary key."""
+    uid = str(next(NUMBERS))
+    address = f"/v1/groups/g/projects/p/tests/{uid}"
+    lava.files[address] = (json.dumps(now).encode(), "application/json")
     results = {"smoke": {"uname": {"result": "pass"}}}
     lava.files[address + "/results"] = (json.dumps(results).encode(), "application/json")
-    lava.fail(address, 503)
     backend = squad.backend("tux", f"{lava.address}/v1/", kind="tuxsuite")
-    build, gone = squad.build(f"tux/{uid}"), squad.build(f"tux/gone{uid}")
+    build = squad.build(f"tux/{uid}")
     pk = squad.testjob(build, backend, f"TEST:g@p#{uid}")
-    none = squad.testjob(gone, backend, f"TEST:g@p#none{uid}")
-    squad.inside(
-        "ci.ResultsInput.objects.create(test_job_id=pk, text=text)", pk=pk, text=json.dumps({"kind": "test", "status": told})
-    )
+    squad.inside("ci.ResultsInput.objects.create(test_job_id=pk, text=text)", pk=pk, text=json.dumps(told))
+    return address, build, pk
+
+
+FINISHED = {"state": "finished", "result": "pass", "results": {"boot": "pass"}, "uid": "1", "tests": ["boot"], "download_url": ""}
+INPUTS = "select text from ci_resultsinput where test_job_id = %s"
+
+
+def test_row_19_a_callback_is_not_used_up_by_a_fault(squad, readers, lava):
+    """SQUAD's worker deleted what TuxSuite had called back with, and then failed."""
+    address, _, pk = tuxsuite_job(squad, lava, FINISHED, now={"state": "running"})
+    # more often than one attempt asks
+    lava.fail(f"{address}/results", 503, 4)
+    own = lane(squad)
+    own.fetch(pk)
+    gate = lava.hold(f"{address}/results")
+    first = own.start().process
+    gate.wait_reached()
+    first.kill()
+    gate.open()
+    assert len(squad.database.rows(INPUTS, [pk])) == 1
+    with own.running():
+        assert ended(squad, pk)["job_status"] == "Complete"
+    assert squad.database.row(f"select max(failures) as n from longshore_{own.name}.tasks")["n"] > 0
+    assert state(squad, pk)["tests"] > 0
+    # TuxSuite was believed, and need not be asked; what it said is used up now, so that it may say more
+    assert f"GET {address}" not in lava.requests
+    assert squad.database.rows(INPUTS, [pk]) == []
+
+
+@pytest.mark.parametrize("told", [{"state": "running"}, {**FINISHED, "results": {"boot": "unknown"}}, ["nonsense"]])
+def test_row_19_a_callback_that_says_too_little_is_asked_after(squad, readers, lava, told):
+    """What was stored was believed, and the test job left running until a poll."""
+    address, _, pk = tuxsuite_job(squad, lava, told, now=FINISHED)
     own = lane(squad)
     with own.running():
         own.fetch(pk)
-        own.fetch(none)
         assert ended(squad, pk)["job_status"] == "Complete"
-        squad.wait_for("the end of what is not there", "select 1 from ci_testjob where id = %s and fetched", none)
     assert state(squad, pk)["tests"] > 0
-    assert row_of(squad, none)["failure"]
+
+
+def test_row_19_what_is_not_there_is_not_asked_for_for_ever(squad, readers, lava):
+    uid = next(NUMBERS)
+    backend = squad.backend("tux", f"{lava.address}/v1/", kind="tuxsuite")
+    pk = squad.testjob(squad.build(f"tux/{uid}"), backend, f"TEST:g@p#none{uid}")
+    own = lane(squad)
+    with own.running():
+        own.fetch(pk)
+        squad.wait_for("the end of what is not there", "select 1 from ci_testjob where id = %s and fetched", pk)
+    assert row_of(squad, pk)["failure"]
 
 
 def test_row_20_old_results_stay_until_there_are_new_ones(squad, readers, lava):

@@ -18,7 +18,7 @@ const MIGRATIONS: [(&str, &str); 2] = [
 ];
 
 /// SQUAD's tables that are written here, with every column that an insert gives or a statement names.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     (
         "ci_testjob",
         "id environment definition submitted fetched last_fetch_attempt job_id job_status backend_id target_id failure testrun_id can_resubmit name target_build_id fetch_attempts fetched_at ended_at started_at subtasks_count",
@@ -27,6 +27,7 @@ const TABLES: [(&str, &str); 13] = [
         "ci_backend",
         "id url username token implementation_type name max_fetch_attempts backend_settings",
     ),
+    ("ci_resultsinput", "id test_job_id text"),
     (
         "core_testrun",
         "id created_at build_id environment_id data_processed status_recorded datetime build_url job_id job_status job_url resubmit_url metadata_file completed log_file_storage metrics_file_storage tests_file_storage",
@@ -118,7 +119,7 @@ pub fn schema(columns: &[SquadColumn]) -> Vec<Finding> {
             ));
         }
         // What others insert into is no matter.
-        let is_inserted = !matches!(table, "ci_testjob" | "ci_backend");
+        let is_inserted = !matches!(table, "ci_testjob" | "ci_backend" | "ci_resultsinput");
         for (column, _) in found
             .iter()
             .filter(|(column, needed)| is_inserted && **needed && !known.contains(*column))

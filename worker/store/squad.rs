@@ -44,6 +44,8 @@ pub struct SquadJob {
     pub project_settings: Option<String>,
     /// Names with commas between them.
     pub plugins: Option<String>,
+    /// JSON: what the backend called back with; the signature was SQUAD's to check.
+    pub told: Option<String>,
 }
 
 impl std::fmt::Debug for SquadJob {
@@ -284,7 +286,7 @@ impl Store {
             sql!("squad/issues"),
         ];
         const TESTS: Sql = sql!("squad/tests");
-        const AFTER: [Sql; 10] = [
+        const AFTER: [Sql; 11] = [
             sql!("squad/links"),
             sql!("squad/metrics"),
             sql!("squad/versions"),
@@ -292,6 +294,7 @@ impl Store {
             sql!("squad/status"),
             sql!("squad/attachments"),
             sql!("squad/testjob"),
+            sql!("squad/no_input"),
             sql!("squad/build"),
             sql!("squad/resubmitted"),
             sql!("squad/told"),

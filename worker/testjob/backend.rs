@@ -98,6 +98,9 @@ impl Settings {
 /// The setting with which a test's log begins as SQUAD's web pages show it.
 pub(crate) const BROWSER_LINKS: &str = "LONGSHORE_BROWSER_LINKS";
 
+/// The setting that holds what the backend has said of the test job by itself, an object: it need not be asked for that.
+pub(crate) const TOLD: &str = "LONGSHORE_TOLD";
+
 /// YAML as JSON; null if it is no YAML.
 pub(crate) fn yaml(text: &str) -> Value {
     serde_norway::from_str(text).map_or(Value::Null, lava::results::to_json)

@@ -13,7 +13,7 @@ use url::Url;
 use crate::testjob::backend::http::{Authorization, Client, Failure, HttpError, Limits, Secret};
 use crate::testjob::backend::tuxsuite::collection::Collection;
 use crate::testjob::backend::{
-    Backend, BackendError, Collected, Download, Outlet, Settings, Summary, web_address,
+    Backend, BackendError, Collected, Download, Outlet, Settings, Summary, TOLD, web_address,
 };
 use crate::testjob::item::Sink;
 
@@ -236,16 +236,17 @@ impl Backend for TuxSuite {
             None => self.client.clone(),
         };
         let url = self.address(&parsed)?;
-        let answer = Answer(client.json(&url).await?);
-        let state = answer.text("state").unwrap_or("unknown");
-        if state != "finished" {
+        // A callback that came too early is no answer for ever.
+        let told = settings.get(TOLD).and_then(Value::as_object).cloned();
+        let told = told
+            .map(Answer)
+            .filter(|told| told.running(parsed.kind).is_none());
+        let answer = match told {
+            Some(answer) => answer,
+            None => Answer(client.json(&url).await?),
+        };
+        if let Some(state) = answer.running(parsed.kind) {
             return Ok(Collected::Running(state.to_owned()));
-        }
-        if parsed.kind == Kind::Test && answer.boot() == Some("unknown") {
-            // TuxSuite finishes a test before it knows how the boot went.
-            return Ok(Collected::Running(
-                "finished, the boot's result is not there yet".to_owned(),
-            ));
         }
         let environment = answer
             .text("test_name")
@@ -308,6 +309,17 @@ impl TuxSuite {
 }
 
 impl Answer {
+    /// What state it is in, if that is not its last.
+    fn running(&self, kind: Kind) -> Option<&str> {
+        let state = self.text("state").unwrap_or("unknown");
+        if state != "finished" {
+            return Some(state);
+        }
+        // TuxSuite finishes a test before it knows how the boot went.
+        let early = kind == Kind::Test && self.boot() == Some("unknown");
+        early.then_some("finished, the boot's result is not there yet")
+    }
+
     /// How the boot of a test went.
     fn boot(&self) -> Option<&str> {
         self.0.get("results")?.get("boot")?.as_str()
