@@ -1,12 +1,14 @@
-"""What SQUAD has of a build: `dump` reads its tables and files, `api` its REST API.
+"""What SQUAD has of a build: `dump` reads its tables and files, `api` its REST API, `pages` its web pages.
 
 Both name rows by what they mean instead of their ids, and write `T` for a moment that nobody can foretell, so that two
 installations with the same results have equal dumps. What is in no order is sorted.
 """
 
 import hashlib
+import html.parser
 import json
 import re
+import urllib.parse
 
 import requests
 
@@ -318,13 +320,74 @@ def api(site, build):
     }
 
 
+# --- in a browser ---
+
+AGO = re.compile(r"\b(\d+|an?)\s(second|minute|hour)s? ago|\bnow\b|\w+\. \d+, \d{4}(, \d+:\d+ [ap]\.m\.)?")
+
+
+class Page(html.parser.HTMLParser):
+    """What a page says: its texts, the titles of its badges and where it leads; not how it is made, which is full of ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.lines, self.within = [], None
+        self.feed(text)
+
+    def say(self, text):
+        text = AGO.sub(MOMENT, plain(" ".join(text.split())))
+        if text:
+            self.lines.append(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.within = tag
+        for name, value in attributes:
+            if name == "title" or (name == "href" and tag == "a"):
+                self.say(f"{name} {re.sub(r'/[0-9]+(?=/|$)', '/N', value or '')}")
+
+    def handle_data(self, data):
+        if self.within not in ("script", "style"):
+            self.say(data)
+
+
+def pages(site, build):
+    """The same build as people see it: its web pages, and those of its first tests."""
+    row = site.database.row(
+        """select g.slug || '/' || p.slug as project, b.version from core_build b
+           join core_project p on p.id = b.project_id join core_group g on g.id = p.group_id where b.id = %s""",
+        [build],
+    )
+    tests = site.database.rows(
+        """select t.test_run_id, s.slug, m.name from core_test t join core_suite s on s.id = t.suite_id
+           join core_suitemetadata m on m.id = t.metadata_id where t.build_id = %s order by s.slug, m.name, t.test_run_id limit 3""",
+        [build],
+    )
+    base = f"/{row['project']}/build/{row['version']}/"
+    paths = [base, *(base + name for name in ("metrics/", "testjobs/", "metadata/"))]
+    for test in tests:
+        suite, name = (urllib.parse.quote(text.replace("/", "$")) for text in (test["slug"], test["name"]))
+        paths += [f"{base}testrun/{test['test_run_id']}/suite/{suite}/{rest}" for rest in ("tests/", f"test/{name}/details/")]
+    headers = {"Authorization": f"Token {site.token()}"}
+    # which tests stand on which of its pages hangs on ids
+    (names,) = site.database.row("select count(distinct metadata_id) from core_test where build_id = %s", [build]).values()
+    listed = [f"{base}tests/?page={number}" for number in range(1, names // 50 + 2)]
+
+    def lines(path):
+        return Page(site.get(path, headers=headers).text).lines
+
+    return [*map(lines, paths), [line for path in listed for line in lines(path)]]
+
+
 # --- where SQUAD errs ---
+
+
+# lines of pages
+DEFECTS = ("Known issue: ", "test_results.xml (")
 
 
 def but_for_defects(value):
     """A dump, of either kind, without what SQUAD 1.98 itself gets wrong, differently from run to run or for nobody's use:
 
-    - which tests its known issues are linked to (`has_known_issues` is right),
+    - which tests its known issues are linked to, and so on whose pages they are named (`has_known_issues` is right),
     - the metadata without a name that tradefed's plugin adds for each suite, again for each job: once, and with the name
       that those of other suites have,
     - the attachment test_results.xml, which is empty when the plugin has extracted the tests from it;
@@ -333,7 +396,7 @@ def but_for_defects(value):
     """
     if isinstance(value, list):
         named = [[*member[:-1], "-"] for member in value if nameless(member)][:1]
-        kept = [member for member in value if not nameless(member)]
+        kept = [member for member in value if not nameless(member) and not str(member).startswith(DEFECTS)]
         return [but_for_defects(member) for member in [new for new in named if new not in kept] + kept]
     if not isinstance(value, dict):
         return value

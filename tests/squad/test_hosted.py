@@ -13,7 +13,7 @@ def hosted(template, tmp_path_factory):
     return outcome_of("hosted", template, tmp_path_factory.mktemp("hosted") / "squad")
 
 
-@pytest.mark.parametrize("view", ["tables", "api"])
+@pytest.mark.parametrize("view", ["tables", "api", "pages"])
 @pytest.mark.parametrize("scenario", [name for name in NAMES if name not in LOSSY])
 def test_the_same_as_in_squads_workers(truth, hosted, scenario, view):  # noqa: F811
     ours, theirs = (but_for_defects(seen[scenario][view]) for seen in (hosted, truth))

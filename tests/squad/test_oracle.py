@@ -8,7 +8,7 @@ SQUAD also shows that the comparison itself does not hang on a run's ids, ports 
 import pytest
 
 from deliberate import unexpected
-from dump import api, but_for_defects, differences, dump
+from dump import api, but_for_defects, differences, dump, pages
 from installation import Installation
 from lava import Lava
 from scenarios import CTS, LOSSY, NAMES, run, scenarios
@@ -18,7 +18,7 @@ def outcome_of(engine, template, folder):
     """Puts all scenarios through an engine beside a SQUAD and a LAVA of their own."""
     site, lava = Installation(template, folder), Lava()
     try:
-        look = {"tables": dump, "api": api}
+        look = {"tables": dump, "api": api, "pages": pages}
         return run(
             engine,
             site,
@@ -43,13 +43,13 @@ def outcome(request, template, tmp_path_factory):
     return outcome_of(request.param, template, tmp_path_factory.mktemp(request.param) / "squad")
 
 
-@pytest.mark.parametrize("view", ["tables", "api"])
+@pytest.mark.parametrize("view", ["tables", "api", "pages"])
 @pytest.mark.parametrize("scenario", [name for name in NAMES if name not in LOSSY])
 def test_the_same_as_by_squad(truth, outcome, scenario, view):
     ours, theirs = (but_for_defects(seen[scenario][view]) for seen in (outcome, truth))
     found = differences(ours, theirs)
     if outcome.engine == "longshore":
-        found = unexpected(scenario, found)
+        found = unexpected(scenario, view, found)
     assert found == []
 
 
