@@ -152,6 +152,34 @@ def test_plugins_that_nobody_runs_are_named(site):
     assert "made_up" not in named.stdout, named
 
 
+def test_queues_that_nobody_takes_from_are_named(site):
+    config = configuration(site)
+    migrate(site, config)
+    site.inside("result = None")
+    site.declare("ci_fetch", "core_postprocess")
+    site.worker("celery")
+    site.drained("celery")
+    site.publish("squad.ci.tasks.fetch", -1, queue="ci_fetch")
+    report = json.loads(longshore(site, config, "squad", "doctor", "--json").stdout)
+    found = {finding["what"].split(":")[0] for finding in report["findings"] if finding["about"] == "queues"}
+    assert found == {
+        "nobody takes from queue ci_fetch",
+        "queue ci_fetch_postprocess is not there",
+        "queue longshore_postprocess is not there",
+        "nobody takes from queue core_postprocess",
+    }
+    seen = {queue["queue"]: (queue["messages"], queue["consumers"]) for queue in report["queues"]}
+    assert seen["ci_fetch"] == (1, 0) and seen["celery"] == (0, 1)
+
+
+def test_backends_that_only_python_knows_are_named(site):
+    config = configuration(site)
+    migrate(site, config)
+    site.backend("own", "http://own.test", kind="made_up")
+    told = longshore(site, config, "squad", "doctor")
+    assert 'backend own is of the kind "made_up": its fetches are passed on to SQUAD\'s workers on celery' in told.stdout, told
+
+
 def test_without_squad_in_the_configuration_it_says_what_to_write(site):
     told = longshore(site, "", "squad", "doctor")
     assert told.returncode == 2 and 'write store = "squad" in [testjobs]' in told.stderr, told
