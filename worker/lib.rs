@@ -17,6 +17,7 @@ pub mod http;
 pub mod id;
 pub mod kube;
 pub mod lab;
+pub mod lane;
 pub mod lifecycle;
 pub mod maintenance;
 pub mod outbox;

@@ -164,6 +164,10 @@ impl Leader {
         self.relay
             .publish(self.store.ring_rescued(fence).await?)
             .await;
+        // Whoever ended them died before it came to that.
+        if let Some(failed) = self.store.ending().await? {
+            self.relay.publish(self.store.pass_on(failed).await?).await;
+        }
         let left = self.store.outbox_take().await?;
         let (ended, left): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|ring| ring.ended.is_some());
@@ -199,6 +203,7 @@ impl Leader {
                 | State::Queued
                 | State::Waiting
                 | State::Parked
+                | State::Blocked
                 | State::Running
                 | State::Done,
             )

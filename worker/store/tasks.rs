@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::command::{Op, Row, typed};
 use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
-use super::{Store, StoreError};
+use super::{Store, StoreError, lanes};
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::{Task, Wire};
 
@@ -16,15 +16,16 @@ use crate::task::{Task, Wire};
 ///
 /// | from | by | to |
 /// |---|---|---|
-/// | – | enqueue, first delivery | queued, waiting, parked, expired, running |
+/// | – | enqueue, first delivery | queued, waiting, blocked, parked, expired, running |
+/// | blocked | its turn in its lane, the end of what it waits for | queued, waiting, canceled |
 /// | queued | claim | running (`epoch + 1`) |
 /// | queued | a worker that does not know its name | parked |
 /// | waiting | its time | queued, or expired |
 /// | parked | a worker that knows its name | queued |
 /// | running | settle: done, retry, hand-off, final failure | done, waiting, queued, dead |
 /// | running | its worker's death | queued, or dead at the crash limit |
-/// | queued, waiting, parked, running | cancel | canceled |
-/// | dead, canceled, expired, parked | retry by hand | queued |
+/// | queued, waiting, blocked, parked, running | cancel | canceled |
+/// | dead, canceled, expired, parked | retry by hand | queued, blocked |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -34,6 +35,8 @@ pub enum State {
     Waiting,
     /// No worker so far knows its name.
     Parked,
+    /// Not before its turn in its lane, or before other tasks have ended.
+    Blocked,
     /// An attempt has it.
     Running,
     /// It did what it should.
@@ -53,6 +56,7 @@ impl State {
             Self::Queued => "queued",
             Self::Waiting => "waiting",
             Self::Parked => "parked",
+            Self::Blocked => "blocked",
             Self::Running => "running",
             Self::Done => "done",
             Self::Dead => "dead",
@@ -93,8 +97,10 @@ impl<'a> ClaimRequest<'a> {
 /// What an attempt begins with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claimed {
-    /// Its fencing token.
+    /// Which claim of the task it is: the store's fencing token.
     pub epoch: Epoch,
+    /// The fencing token for effects elsewhere; see [`crate::handler::Context::token`].
+    pub token: i64,
     /// How often the task has failed before.
     pub failures: u32,
     /// How often a worker died while it ran.
@@ -163,6 +169,7 @@ struct ClaimRow {
     crashes: u32,
     interruptions: u32,
     checkpoint: Option<String>,
+    place: Option<i64>,
 }
 
 impl ClaimRow {
@@ -177,11 +184,13 @@ impl ClaimRow {
             crashes,
             interruptions,
             checkpoint: _,
+            place,
         } = self;
         (
             id,
             Claimed {
                 epoch,
+                token: lanes::token(place, epoch),
                 failures,
                 crashes,
                 interruptions,
@@ -192,7 +201,7 @@ impl ClaimRow {
 }
 
 #[derive(Deserialize)]
-struct Standing {
+pub(super) struct Standing {
     id: String,
     state: State,
     epoch: Epoch,
@@ -252,13 +261,31 @@ impl Store {
     ///
     /// As any verb; nothing was added then.
     pub async fn enqueue(&self, tasks: &[Task]) -> Result<Enqueued, StoreError> {
-        let ops = enqueue_ops(tasks)?;
-        let mut answers = self.command("enqueue", ops).await?.into_iter();
-        let new = ids(&answers.next().unwrap_or_default())
+        let (ops, moves) = enqueue_ops(tasks)?;
+        let added = ops.iter().position(|op| op.sql.name == "enqueue");
+        let announces = ops.iter().map(Op::announces).collect::<Vec<_>>();
+        let mut answers = match self.command("enqueue", ops).await {
+            Err(StoreError::Stale { command }) => {
+                let unknown = self.unknown(tasks).await?.join(", ");
+                return Err(match unknown.as_str() {
+                    "" => StoreError::Stale { command },
+                    ids => StoreError::Graph {
+                        reason: format!(
+                            "they are to run after tasks that are not there: {ids} (ended tasks are forgotten after maintenance.finished_tasks)"
+                        ),
+                    },
+                });
+            }
+            answers => answers?,
+        };
+        let left = if moves { lanes::left(&answers)? } else { None };
+        let new = added.and_then(|at| answers.get_mut(at)).map(std::mem::take);
+        let new = ids(&new.unwrap_or_default())
             .into_iter()
             .map(TaskId::new)
             .collect::<Vec<_>>();
-        let mut rings = rings(answers.next().unwrap_or_default())?;
+        let mut rings = announced(answers, announces)?;
+        self.pass_on_after(left, &mut rings).await;
         // A task that was there and still queued is announced again, which is harmless; but it is not ours to publish.
         rings.retain(|ring| new.contains(&ring.task.id));
         Ok(Enqueued { new, rings })
@@ -302,8 +329,7 @@ impl Store {
         let standing: HashMap<String, Standing> = if missing.is_empty() {
             HashMap::new()
         } else {
-            let rows: Vec<Standing> = self.read(sql!("standing"), &missing).await?;
-            rows.into_iter().map(|row| (row.id.clone(), row)).collect()
+            self.standing(&missing).await?
         };
         Ok(requests
             .iter()
@@ -394,8 +420,20 @@ impl Store {
         if !ended.is_empty() {
             ops.push(ring_ended_op(ended.into_iter())?);
         }
-        let mut answers = self.command("set_aside", ops).await?.into_iter().skip(1);
-        rings(answers.next().unwrap_or_default())
+        let mut answers = self.command("set_aside", ops).await?.into_iter();
+        let ended = lanes::linked(&answers.next().unwrap_or_default());
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(ended, &mut rings).await;
+        Ok(rings)
+    }
+
+    /// Where these tasks stand, those that are there.
+    pub(super) async fn standing(
+        &self,
+        rows: &[Value],
+    ) -> Result<HashMap<String, Standing>, StoreError> {
+        let rows: Vec<Standing> = self.read(sql!("standing"), rows).await?;
+        Ok(rows.into_iter().map(|row| (row.id.clone(), row)).collect())
     }
 
     /// Writes how attempts ended, all in one commit; each is answered for itself. Returns the tasks whose
@@ -421,11 +459,11 @@ impl Store {
             ops.push(ring_op(again.into_iter())?);
         }
         let mut answers = self.command("settle", ops).await?.into_iter();
-        let settled = ids(&answers.next().unwrap_or_default())
-            .into_iter()
-            .map(TaskId::new)
-            .collect();
-        Ok((settled, rings(answers.next().unwrap_or_default())?))
+        let rows = answers.next().unwrap_or_default();
+        let settled = ids(&rows).into_iter().map(TaskId::new).collect();
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(lanes::linked(&rows), &mut rings).await;
+        Ok((settled, rings))
     }
 
     /// Writes how one attempt ended together with `ops` and new tasks: all of it, or, if the lease is lost
@@ -444,10 +482,18 @@ impl Store {
     ) -> Result<Vec<Ring>, StoreError> {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
-        all.extend(enqueue_ops(follow)?);
+        let (follow, moves) = enqueue_ops(follow)?;
+        all.extend(follow);
         let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
         let answers = self.command("publish", all).await?;
-        announced(answers, announces)
+        let ended = if moves {
+            lanes::left(&answers)?
+        } else {
+            answers.first().and_then(|rows| lanes::linked(rows))
+        };
+        let mut rings = announced(answers, announces)?;
+        self.pass_on_after(ended, &mut rings).await;
+        Ok(rings)
     }
 
     /// Messages for workers other than Longshore's, as a part of the command that settles a task: published
@@ -520,13 +566,22 @@ impl Store {
     }
 }
 
-pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
+/// What adds tasks and announces those that may run, and whether lanes move by it; the last statement then answers what is left to
+/// pass on.
+pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<(Vec<Op>, bool), StoreError> {
     if tasks.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     }
-    let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
-    Ok(vec![
-        Op::new(sql!("enqueue"), &rows)?,
-        ring_op(tasks.iter().map(|task| task.id.as_str()))?,
-    ])
+    let ring = ring_op(tasks.iter().map(|task| task.id.as_str()))?;
+    let Some(mut ops) = lanes::enqueue_ops(tasks)? else {
+        let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
+        return Ok((vec![enqueue_op(&rows)?, ring], false));
+    };
+    ops.push(ring);
+    ops.extend(lanes::move_ops(&[])?);
+    Ok((ops, true))
+}
+
+pub(super) fn enqueue_op(rows: &[Value]) -> Result<Op, StoreError> {
+    Op::new(sql!("enqueue"), rows)
 }

@@ -11,7 +11,7 @@ use super::command::{Op, typed};
 use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::{Sql, sql};
 use super::tasks::State;
-use super::{Db, Store, StoreError};
+use super::{Db, Store, StoreError, lanes};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
 
@@ -373,6 +373,7 @@ impl Store {
         let ops = vec![
             fence.op()?,
             Op::one(sql!("sweep_workers"), &workers)?,
+            Op::one(sql!("lanes/sweep_after"), &before(tasks))?,
             Op::one(sql!("sweep_tasks"), &before(tasks))?,
         ];
         Ok(self
@@ -407,7 +408,10 @@ impl Store {
             ops.push(ring_ended_op(ends.iter().map(String::as_str))?);
         }
         let mut answers = self.command(name, ops).await?.into_iter().skip(1);
-        let standing = typed(answers.next().unwrap_or_default())?;
-        Ok((rings(answers.next().unwrap_or_default())?, standing))
+        let rows = answers.next().unwrap_or_default();
+        let ended = lanes::linked(&rows);
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(ended, &mut rings).await;
+        Ok((rings, typed(rows)?))
     }
 }

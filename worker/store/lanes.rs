@@ -1,0 +1,449 @@
+//! Lanes, and tasks that wait for others: who may run next.
+//!
+//! A task with a lane or with others to wait for is enqueued `blocked`. Whatever ends a task of which something depends leaves it
+//! marked in its own commit (`links = 1`); [`Store::pass_on`] then frees its place, cancels what can never run and lets go what
+//! may, in a commit of its own. If nobody gets to that, the maintenance leader does at its next look. Nothing is counted: who is
+//! next follows from the rows of the lane, under the lane's lock.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::command::{Op, Row, typed};
+use super::outbox::{Ring, announced, ring_new_op};
+use super::sql::{Sql, sql};
+use super::tasks::{State, enqueue_op, task_row, with};
+use super::{Store, StoreError};
+use crate::clock::Millis;
+use crate::id::{Epoch, TaskId};
+use crate::lane;
+use crate::task::Task;
+
+/// Longest key of a lane in bytes: it is part of an index.
+const LONGEST_KEY: usize = 512;
+/// Rounds of passing on in one verb; what is left then is the leader's.
+const ROUNDS: usize = 64;
+const ENDING: Sql = sql!("lanes/ending");
+
+/// Attempts of one task in a place of a lane whose tokens differ: more than that many claims of one task are refused nowhere, but
+/// share the last token.
+const TOKENS: i64 = 1_000_000;
+
+/// The fencing token of an attempt. Without a lane it is the attempt's epoch; in a lane it grows from attempt to attempt of all its
+/// tasks: the place and then the epoch.
+pub(super) fn token(place: Option<i64>, epoch: Epoch) -> i64 {
+    let epoch = epoch.get();
+    place.map_or(epoch, |place| {
+        place
+            .saturating_mul(TOKENS)
+            .saturating_add(epoch.min(TOKENS - 1))
+    })
+}
+
+/// A lane as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaneView {
+    /// Its key.
+    pub key: String,
+    /// How many may run at once.
+    pub slots: i64,
+    /// How many have begun and have not ended.
+    pub holding: i64,
+    /// How many wait.
+    pub waiting: i64,
+    /// Since when the first of those waits.
+    pub waiting_since: Option<Millis>,
+    /// A task that failed and holds up the others.
+    pub halted_by: Option<String>,
+    /// Since when.
+    pub halted_at: Option<Millis>,
+}
+
+/// A task in a lane as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "each is what the task's column of that name says"
+)]
+pub struct EntryView {
+    pub id: String,
+    pub name: String,
+    pub state: State,
+    pub place: i64,
+    pub epoch: Epoch,
+    pub worker: Option<String>,
+    pub created_at: Millis,
+    /// When it was let go: its turn.
+    pub released_at: Option<Millis>,
+    pub started_at: Option<Millis>,
+    pub run_at: Option<Millis>,
+    pub failures: u32,
+    pub progress: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// What a blocked task waits for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Wait {
+    /// The task that waits.
+    pub id: String,
+    /// The task that it waits for.
+    pub on_task: String,
+    /// How that one has to end; `None`: it is ahead in the lane.
+    pub wanted: Option<String>,
+    /// Where that one stands.
+    pub state: State,
+    /// The lane in which it is ahead.
+    pub lane: Option<String>,
+    /// Since when the task waits there.
+    pub since: Option<Millis>,
+}
+
+impl Wait {
+    /// For people: `behind p3 (running) in lane apt:stable`.
+    pub fn text(&self) -> String {
+        let Self {
+            on_task,
+            wanted,
+            state,
+            lane,
+            ..
+        } = self;
+        let state = state.as_str();
+        match (lane, wanted.as_deref()) {
+            (Some(lane), _) if state == "dead" => {
+                format!("lane {lane} is halted: {on_task} failed")
+            }
+            (Some(lane), _) => format!("behind {on_task} ({state}) in lane {lane}"),
+            (None, Some("failed")) => format!("after {on_task} ({state}) if that fails"),
+            (None, Some("done")) => format!("after {on_task} ({state})"),
+            (None, _) => format!("after {on_task} ({state}) if that succeeds"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Link {
+    #[serde(default)]
+    links: i64,
+    state: State,
+}
+
+/// Of the tasks that a statement has ended, whether something depends on one, and whether one of those failed.
+pub(super) fn linked(rows: &[Row]) -> Option<bool> {
+    let mut found = None;
+    for row in rows {
+        let link = serde_json::from_value::<Link>(Value::Object(row.clone()));
+        let Ok(Link { links: 1, state }) = link else {
+            continue;
+        };
+        match state {
+            State::Done => found = Some(found.unwrap_or(false)),
+            State::Dead | State::Canceled | State::Expired => found = Some(true),
+            State::Queued | State::Waiting | State::Parked | State::Blocked | State::Running => {}
+        }
+    }
+    found
+}
+
+/// Whether a task is more than a plain one.
+fn is_linked(task: &Task) -> bool {
+    task.lane.is_some() || !task.after.is_empty()
+}
+
+/// The statements that add tasks of which some stand in lanes or wait for others; the last answers what is to be published.
+/// `None`: they are all plain.
+pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError> {
+    if !tasks.iter().any(is_linked) {
+        return Ok(None);
+    }
+    let graph = |reason: String| StoreError::Graph { reason };
+    lane::check(
+        tasks
+            .iter()
+            .map(|task| (&task.id, task.lane.as_ref(), task.after.as_slice())),
+    )
+    .map_err(|circle| graph(circle.to_string()))?;
+    let mut lanes: BTreeMap<&str, (Option<u32>, i64)> = BTreeMap::new();
+    for task in tasks {
+        let Some(lane) = &task.lane else { continue };
+        if lane.key.is_empty() || lane.key.len() > LONGEST_KEY {
+            let reason = format!("a lane's key has 1 to {LONGEST_KEY} bytes");
+            return Err(graph(format!("task {}: {reason}", task.id)));
+        }
+        if lane.limit == Some(0) {
+            return Err(graph(format!(
+                "task {}: lane {} lets nobody run: its limit is at least 1",
+                task.id, lane.key
+            )));
+        }
+        let (limit, number) = lanes.entry(&lane.key).or_default();
+        *limit = lane.limit.or(*limit);
+        *number += 1;
+    }
+    let here: HashSet<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
+    let waited: HashSet<&str> = tasks
+        .iter()
+        .flat_map(|task| task.after.iter().map(|after| after.task.as_str()))
+        .collect();
+    let mut rows = Vec::with_capacity(tasks.len());
+    let mut left: BTreeMap<&str, i64> = lanes
+        .iter()
+        .map(|(key, (_, number))| (*key, *number))
+        .collect();
+    for task in tasks {
+        let mut row = task_row(task)?;
+        let links = i64::from(is_linked(task) || waited.contains(task.id.as_str()));
+        let fields = json!({ "links": links, "waits": i64::from(is_linked(task)) });
+        row = with(row, fields);
+        if let Some(lane) = &task.lane {
+            let back = left.entry(&lane.key).or_default();
+            let fields =
+                json!({ "lane": lane.key, "back": *back, "on_failure": lane.on_failure.as_str() });
+            *back -= 1;
+            row = with(row, fields);
+        }
+        rows.push(row);
+    }
+    // Lanes first, then tasks, each in one order: whoever passes on locks them so too, and nobody waits in a circle.
+    let mut ops = Vec::new();
+    if !lanes.is_empty() {
+        let rows = lanes.iter().map(|(key, (limit, number))| {
+            json!({ "lane": key, "slots": limit, "number": number })
+        });
+        ops.push(Op::new(sql!("lanes/places"), &rows.collect::<Vec<_>>())?);
+    }
+    let mut elsewhere: Vec<&str> = waited.difference(&here).copied().collect();
+    elsewhere.sort_unstable();
+    if !elsewhere.is_empty() {
+        let rows = elsewhere.iter().map(|id| json!({ "id": id }));
+        let rows = rows.collect::<Vec<_>>();
+        ops.push(Op::new(sql!("lanes/link"), &rows)?);
+        ops.push(Op::new(sql!("lanes/known"), &rows)?.guarded());
+    }
+    ops.push(enqueue_op(&rows)?);
+    let after = tasks.iter().flat_map(|task| {
+        let row = |after: &lane::After| json!({ "id": task.id, "after": after.task, "wanted": after.when.as_str() });
+        task.after.iter().map(row)
+    });
+    let after = after.collect::<Vec<_>>();
+    if !after.is_empty() {
+        ops.push(Op::new(sql!("lanes/after_add"), &after)?);
+    }
+    Ok(Some(ops))
+}
+
+/// Lets go what may run: in the lanes that have moved, and in `lanes`. The last but one answers what is to be published, the last
+/// what is still to be passed on.
+pub(super) fn move_ops(lanes: &[&str]) -> Result<Vec<Op>, StoreError> {
+    let lanes = lanes
+        .iter()
+        .map(|lane| json!({ "lane": lane }))
+        .collect::<Vec<_>>();
+    let none: &[Value] = &[];
+    Ok(vec![
+        Op::new(sql!("lanes/lock"), &lanes)?,
+        Op::new(sql!("lanes/lock_waiting"), none)?,
+        Op::new(sql!("lanes/leave"), none)?,
+        Op::new(sql!("lanes/admit"), &lanes)?,
+        Op::new(sql!("lanes/release"), none)?,
+        Op::new(sql!("lanes/forget"), none)?,
+        Op::new(sql!("lanes/passed"), none)?,
+        Op::new(sql!("lanes/ring"), none)?,
+        Op::new(ENDING, none)?,
+    ])
+}
+
+/// Tasks that are canceled by hand do not come back with what they waited for.
+pub(super) fn waive_op(ids: &[impl AsRef<str>]) -> Result<Op, StoreError> {
+    let rows = ids.iter().map(|id| json!({ "id": id.as_ref() }));
+    Op::new(sql!("lanes/waive"), &rows.collect::<Vec<_>>())
+}
+
+/// What follows from tasks that run again by hand, and announces them.
+pub(super) fn again_ops(rows: &[Value]) -> Result<Vec<Op>, StoreError> {
+    let none: &[Value] = &[];
+    let mut ops = vec![
+        Op::new(sql!("lanes/stand_again"), rows)?,
+        Op::new(sql!("lanes/recall"), rows)?,
+        Op::new(sql!("lanes/block_again"), rows)?,
+        Op::new(sql!("lanes/places_again"), none)?,
+        Op::new(sql!("lanes/place_again"), none)?,
+        Op::new(sql!("lanes/relink"), none)?,
+        ring_new_op()?,
+        doom_op()?,
+    ];
+    ops.extend(move_ops(&[])?);
+    Ok(ops)
+}
+
+fn doom_op() -> Result<Op, StoreError> {
+    let none: &[Value] = &[];
+    Op::new(sql!("lanes/doom"), none)
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    number: i64,
+    failed: i64,
+}
+
+/// Of a command that ends with `move_ops`: whether something is left to be passed on, with whether that failed.
+pub(super) fn left(answers: &[Vec<Row>]) -> Result<Option<bool>, StoreError> {
+    let left = typed::<Ending>(answers.last().cloned().unwrap_or_default())?;
+    let left = left.first().filter(|ending| ending.number > 0);
+    Ok(left.map(|ending| ending.failed > 0))
+}
+
+impl Store {
+    /// Whether a task has ended whose end is still to be passed on, and whether one of those failed.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn ending(&self) -> Result<Option<bool>, StoreError> {
+        let rows: Vec<Ending> = self.read(ENDING, &[] as &[Value]).await?;
+        let ending = rows.first().filter(|ending| ending.number > 0);
+        Ok(ending.map(|ending| ending.failed > 0))
+    }
+
+    /// Passes on the ends of tasks: their lanes move, what waited for them runs or never will. `failed`: one of them failed.
+    /// Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb; what is not passed on then is the leader's.
+    pub async fn pass_on(&self, failed: bool) -> Result<Vec<Ring>, StoreError> {
+        let mut all = Vec::new();
+        let mut next = Some(failed);
+        for _ in 0..ROUNDS {
+            let Some(failed) = next else { break };
+            if failed {
+                let none: &[Value] = &[];
+                let ops = vec![
+                    Op::new(sql!("lanes/cancel_rest"), none)?,
+                    doom_op()?,
+                ];
+                self.command("doom", ops).await?;
+            }
+            let (answers, rings) = self.moving("pass_on", move_ops(&[])?).await?;
+            next = left(&answers)?;
+            all.extend(rings);
+        }
+        Ok(all)
+    }
+
+    /// A command that ends with `move_ops`, and what is to be published.
+    pub(super) async fn moving(
+        &self,
+        name: &'static str,
+        ops: Vec<Op>,
+    ) -> Result<(Vec<Vec<Row>>, Vec<Ring>), StoreError> {
+        let announces = ops.iter().map(Op::announces).collect::<Vec<_>>();
+        let answers = self.command(name, ops).await?;
+        let rings = announced(answers.clone(), announces)?;
+        Ok((answers, rings))
+    }
+
+    /// The same for a verb that has done what it should: what cannot be passed on now, the leader will.
+    pub(super) async fn pass_on_after(&self, ended: Option<bool>, rings: &mut Vec<Ring>) {
+        let Some(failed) = ended else { return };
+        match self.pass_on(failed).await {
+            Ok(more) => rings.extend(more),
+            Err(error) => {
+                tracing::warn!(%error, "the end of a task could not be passed on; the maintenance leader will");
+            }
+        }
+    }
+
+    /// Lets the lane `key` go on without the task that failed and halts it. Returns that task's id, if there is one, and what is to
+    /// be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn skip(&self, key: &str) -> Result<(Vec<String>, Vec<Ring>), StoreError> {
+        let mut ops = vec![Op::one(sql!("lanes/skip"), &json!({ "lane": key }))?];
+        ops.extend(move_ops(&[key])?);
+        let (answers, mut rings) = self.moving("skip", ops).await?;
+        self.pass_on_after(left(&answers)?, &mut rings).await;
+        let skipped = super::tasks::ids(&answers.into_iter().next().unwrap_or_default());
+        Ok((skipped, rings))
+    }
+
+    /// How many of the lane `key` may run at once, from now on. Returns whether there is such a lane, and what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn set_limit(
+        &self,
+        key: &str,
+        limit: u32,
+    ) -> Result<(bool, Vec<Ring>), StoreError> {
+        let row = json!({ "lane": key, "slots": limit.max(1) });
+        let mut ops = vec![Op::one(sql!("lanes/limit"), &row)?];
+        ops.extend(move_ops(&[key])?);
+        let (answers, mut rings) = self.moving("lane_limit", ops).await?;
+        self.pass_on_after(left(&answers)?, &mut rings).await;
+        Ok((answers.first().is_some_and(|rows| !rows.is_empty()), rings))
+    }
+
+    /// The lanes in which something is, or the one called `key`, up to `most`.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn lanes(&self, key: Option<&str>, most: i64) -> Result<Vec<LaneView>, StoreError> {
+        self.read(
+            sql!("lanes/lanes"),
+            &[json!({ "lane": key, "most": most })],
+        )
+        .await
+    }
+
+    /// What is in the lane `key`, in order, up to `most`.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn lane(&self, key: &str, most: i64) -> Result<Vec<EntryView>, StoreError> {
+        self.read(
+            sql!("lanes/lane"),
+            &[json!({ "lane": key, "most": most })],
+        )
+        .await
+    }
+
+    /// What those of these tasks that are blocked wait for.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn waits(&self, ids: &[&str]) -> Result<Vec<Wait>, StoreError> {
+        let rows = ids.iter().map(|id| json!({ "id": id }));
+        self.read(sql!("lanes/waits"), &rows.collect::<Vec<_>>())
+            .await
+    }
+
+    /// Of these tasks, those that the store does not know.
+    pub(super) async fn unknown(&self, tasks: &[Task]) -> Result<Vec<String>, StoreError> {
+        let here: HashSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
+        let after = tasks.iter().flat_map(|task| &task.after);
+        let wanted: HashSet<&TaskId> = after
+            .map(|after| &after.task)
+            .filter(|id| !here.contains(id))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = wanted.iter().map(|id| json!({ "id": id }));
+        let known = self.standing(&rows.collect::<Vec<_>>()).await?;
+        let known: HashSet<TaskId> = known.into_keys().map(TaskId::new).collect();
+        let mut unknown = wanted.into_iter().filter(|id| !known.contains(id));
+        let mut unknown: Vec<String> = unknown.by_ref().map(ToString::to_string).collect();
+        unknown.sort();
+        Ok(unknown)
+    }
+}
