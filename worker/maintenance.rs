@@ -165,9 +165,8 @@ impl Leader {
             .publish(self.store.ring_rescued(fence).await?)
             .await;
         // Whoever ended them died before it came to that.
-        if let Some(failed) = self.store.ending().await? {
-            self.relay.publish(self.store.pass_on(failed).await?).await;
-        }
+        let (_, rings) = self.store.pass_on_left().await?;
+        self.relay.publish(rings).await;
         let left = self.store.outbox_take().await?;
         let (ended, left): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|ring| ring.ended.is_some());

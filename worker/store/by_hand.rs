@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
-use super::lanes::{again_ops, left, waive_op};
+use super::lanes::{Ended, RELINK, again_ops, waive_op, written};
 use super::outbox::{Ring, ring_ended_op};
 use super::sql::sql;
 use super::tasks::{State, parsed, task_row, with};
-use super::{Store, StoreError, lanes};
+use super::{Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::Task;
@@ -105,7 +105,7 @@ impl Store {
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
         // What may run now is announced by the leader.
-        self.pass_on_after(lanes::linked(&rows), &mut Vec::new())
+        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
             .await;
         Ok(typed::<Answer>(rows)?
             .into_iter()
@@ -143,7 +143,7 @@ impl Store {
         ];
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
-        self.pass_on_after(lanes::linked(&rows), &mut Vec::new())
+        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
             .await;
         let answers = typed::<Answer>(rows)?.into_iter();
         Ok(answers.map(|Answer { id, state }| (id, state)).collect())
@@ -189,8 +189,9 @@ impl Store {
         }
         let mut ops = vec![Op::new(sql!("revive"), &rows)?];
         ops.extend(again_ops(&rows)?);
-        let (answers, mut rings) = self.moving("revive", ops).await?;
-        self.pass_on_after(left(&answers)?, &mut rings).await;
+        let (answers, mut rings) = self.announcing("revive", ops.clone()).await?;
+        let again = written(&ops, &answers, RELINK.name);
+        self.pass_on_these(again, &mut rings).await;
         Ok(rings)
     }
 

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Op, Row, typed};
-use super::outbox::{Ring, announced, ring_new_op};
+use super::command::{Op, Row};
+use super::outbox::{Ring, announced, ring_new_op, ring_op};
 use super::sql::{Sql, sql};
-use super::tasks::{State, enqueue_op, task_row, with};
+use super::tasks::{State, enqueue_op, ids, task_row, with};
 use super::{Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId};
@@ -24,7 +24,8 @@ use crate::task::Task;
 const LONGEST_KEY: usize = 512;
 /// Rounds of passing on in one verb; what is left then is the leader's.
 const ROUNDS: usize = 64;
-const ENDING: Sql = sql!("lanes/ending");
+/// Its answer is what a revival makes to be passed on again.
+pub(super) const RELINK: Sql = sql!("lanes/relink");
 
 /// Attempts of one task in a place of a lane whose tokens differ: more than that many claims of one task are refused nowhere, but
 /// share the last token.
@@ -123,28 +124,55 @@ impl Wait {
     }
 }
 
-#[derive(Deserialize)]
-struct Link {
-    #[serde(default)]
-    links: i64,
-    state: State,
+/// Tasks that have ended and of which something depends.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    ids: Vec<String>,
+    /// Whether one of them did otherwise than it should, as far as the caller knows.
+    failed: bool,
 }
 
-/// Of the tasks that a statement has ended, whether something depends on one, and whether one of those failed.
-pub(super) fn linked(rows: &[Row]) -> Option<bool> {
-    let mut found = None;
-    for row in rows {
-        let link = serde_json::from_value::<Link>(Value::Object(row.clone()));
-        let Ok(Link { links: 1, state }) = link else {
-            continue;
-        };
-        match state {
-            State::Done => found = Some(found.unwrap_or(false)),
-            State::Dead | State::Canceled | State::Expired => found = Some(true),
-            State::Queued | State::Waiting | State::Parked | State::Blocked | State::Running => {}
+impl Ended {
+    /// Of the tasks that a statement has written, those that have ended and of which something depends.
+    pub(super) fn among(rows: &[Row]) -> Self {
+        #[derive(Deserialize)]
+        struct Link {
+            id: String,
+            #[serde(default)]
+            links: i64,
+            state: State,
         }
+        let mut found = Self::default();
+        for row in rows {
+            let link = serde_json::from_value::<Link>(Value::Object(row.clone()));
+            let Ok(Link {
+                id,
+                links: 1,
+                state,
+            }) = link
+            else {
+                continue;
+            };
+            match state {
+                State::Done => found.ids.push(id),
+                State::Dead | State::Canceled | State::Expired => {
+                    found.ids.push(id);
+                    found.failed = true;
+                }
+                State::Queued
+                | State::Waiting
+                | State::Parked
+                | State::Blocked
+                | State::Running => {}
+            }
+        }
+        found
     }
-    found
+
+    /// These, of which nothing else is known.
+    fn these(ids: Vec<String>) -> Self {
+        Self { ids, failed: true }
+    }
 }
 
 /// Whether a task is more than a plain one.
@@ -152,7 +180,7 @@ fn is_linked(task: &Task) -> bool {
     task.lane.is_some() || !task.after.is_empty()
 }
 
-/// The statements that add tasks of which some stand in lanes or wait for others; the last answers what is to be published.
+/// The statements that add tasks of which some stand in lanes or wait for others, and let go those of them that may run.
 /// `None`: they are all plain.
 pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError> {
     if !tasks.iter().any(is_linked) {
@@ -209,18 +237,18 @@ pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError>
     // Lanes first, then tasks, each in one order: whoever passes on locks them so too, and nobody waits in a circle.
     let mut ops = Vec::new();
     if !lanes.is_empty() {
-        let rows = lanes.iter().map(|(key, (limit, number))| {
-            json!({ "lane": key, "slots": limit, "number": number })
-        });
+        let rows = lanes
+            .iter()
+            .map(|(key, (limit, number))| json!({ "lane": key, "slots": limit, "number": number }));
         ops.push(Op::new(sql!("lanes/places"), &rows.collect::<Vec<_>>())?);
     }
     let mut elsewhere: Vec<&str> = waited.difference(&here).copied().collect();
     elsewhere.sort_unstable();
+    let elsewhere = elsewhere.iter().map(|id| json!({ "id": id }));
+    let elsewhere = elsewhere.collect::<Vec<_>>();
     if !elsewhere.is_empty() {
-        let rows = elsewhere.iter().map(|id| json!({ "id": id }));
-        let rows = rows.collect::<Vec<_>>();
-        ops.push(Op::new(sql!("lanes/link"), &rows)?);
-        ops.push(Op::new(sql!("lanes/known"), &rows)?.guarded());
+        ops.push(Op::new(sql!("lanes/link"), &elsewhere)?);
+        ops.push(Op::new(sql!("lanes/known"), &elsewhere)?.guarded());
     }
     ops.push(enqueue_op(&rows)?);
     let after = tasks.iter().flat_map(|task| {
@@ -231,28 +259,27 @@ pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError>
     if !after.is_empty() {
         ops.push(Op::new(sql!("lanes/after_add"), &after)?);
     }
+    ops.push(ring_op(tasks.iter().map(|task| task.id.as_str()))?);
+    // Some of what they wait for may have ended.
+    ops.push(doom_op(&elsewhere)?);
+    let mine = lanes.keys().map(|key| json!({ "lane": key }));
+    ops.extend(let_go(&mine.collect::<Vec<_>>(), &elsewhere)?);
     Ok(Some(ops))
 }
 
-/// Lets go what may run: in the lanes that have moved, and in `lanes`. The last but one answers what is to be published, the last
-/// what is still to be passed on.
-pub(super) fn move_ops(lanes: &[&str]) -> Result<Vec<Op>, StoreError> {
-    let lanes = lanes
-        .iter()
-        .map(|lane| json!({ "lane": lane }))
-        .collect::<Vec<_>>();
-    let none: &[Value] = &[];
-    Ok(vec![
-        Op::new(sql!("lanes/lock"), &lanes)?,
-        Op::new(sql!("lanes/lock_waiting"), none)?,
-        Op::new(sql!("lanes/leave"), none)?,
-        Op::new(sql!("lanes/admit"), &lanes)?,
-        Op::new(sql!("lanes/release"), none)?,
-        Op::new(sql!("lanes/forget"), none)?,
-        Op::new(sql!("lanes/passed"), none)?,
-        Op::new(sql!("lanes/ring"), none)?,
-        Op::new(ENDING, none)?,
+/// Lets go what may run in lanes that move, given by `rows`, and what waits in no lane for the tasks `ended`.
+fn let_go(rows: &[Value], ended: &[Value]) -> Result<[Op; 5], StoreError> {
+    Ok([
+        Op::new(sql!("lanes/lock"), rows)?,
+        Op::new(sql!("lanes/lock_waiting"), rows)?,
+        Op::new(sql!("lanes/admit"), rows)?,
+        Op::new(sql!("lanes/release"), ended)?,
+        Op::new(sql!("lanes/ring"), &[] as &[Value])?,
     ])
+}
+
+fn doom_op(ended: &[Value]) -> Result<Op, StoreError> {
+    Op::new(sql!("lanes/doom"), ended)
 }
 
 /// Tasks that are canceled by hand do not come back with what they waited for.
@@ -270,72 +297,79 @@ pub(super) fn again_ops(rows: &[Value]) -> Result<Vec<Op>, StoreError> {
         Op::new(sql!("lanes/block_again"), rows)?,
         Op::new(sql!("lanes/places_again"), none)?,
         Op::new(sql!("lanes/place_again"), none)?,
-        Op::new(sql!("lanes/relink"), none)?,
         ring_new_op()?,
-        doom_op()?,
+        Op::new(RELINK, none)?,
     ];
-    ops.extend(move_ops(&[])?);
+    ops.extend(let_go(&[json!({ "again": 1 })], &[])?);
     Ok(ops)
 }
 
-fn doom_op() -> Result<Op, StoreError> {
-    let none: &[Value] = &[];
-    Op::new(sql!("lanes/doom"), none)
-}
-
-#[derive(Deserialize)]
-struct Ending {
-    number: i64,
-    failed: i64,
-}
-
-/// Of a command that ends with `move_ops`: whether something is left to be passed on, with whether that failed.
-pub(super) fn left(answers: &[Vec<Row>]) -> Result<Option<bool>, StoreError> {
-    let left = typed::<Ending>(answers.last().cloned().unwrap_or_default())?;
-    let left = left.first().filter(|ending| ending.number > 0);
-    Ok(left.map(|ending| ending.failed > 0))
+/// Of a command, the tasks that this statement has written.
+pub(super) fn written(ops: &[Op], answers: &[Vec<Row>], name: &str) -> Vec<String> {
+    let answers = ops.iter().zip(answers);
+    let mine = answers.filter(|(op, _)| op.sql.name == name);
+    mine.flat_map(|(_, rows)| ids(rows)).collect()
 }
 
 impl Store {
-    /// Whether a task has ended whose end is still to be passed on, and whether one of those failed.
+    /// Passes on what nobody has, up to 500 tasks' ends. Returns whether there were any, and what is to be published.
     ///
     /// # Errors
     ///
     /// As any verb.
-    pub async fn ending(&self) -> Result<Option<bool>, StoreError> {
-        let rows: Vec<Ending> = self.read(ENDING, &[] as &[Value]).await?;
-        let ending = rows.first().filter(|ending| ending.number > 0);
-        Ok(ending.map(|ending| ending.failed > 0))
+    pub async fn pass_on_left(&self) -> Result<(bool, Vec<Ring>), StoreError> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let rows: Vec<Id> = self.read(sql!("lanes/ending"), &[] as &[Value]).await?;
+        let ids: Vec<String> = rows.into_iter().map(|row| row.id).collect();
+        Ok((!ids.is_empty(), self.pass_on(Ended::these(ids)).await?))
     }
 
-    /// Passes on the ends of tasks: their lanes move, what waited for them runs or never will. `failed`: one of them failed.
-    /// Returns what is to be published.
-    ///
-    /// # Errors
-    ///
-    /// As any verb; what is not passed on then is the leader's.
-    pub async fn pass_on(&self, failed: bool) -> Result<Vec<Ring>, StoreError> {
+    /// Passes on the ends of tasks: their lanes move, what waited for them runs or never will. Returns what is to be published.
+    async fn pass_on(&self, ended: Ended) -> Result<Vec<Ring>, StoreError> {
         let mut all = Vec::new();
-        let mut next = Some(failed);
+        let mut next = ended;
         for _ in 0..ROUNDS {
-            let Some(failed) = next else { break };
-            if failed {
-                let none: &[Value] = &[];
-                let ops = vec![
-                    Op::new(sql!("lanes/cancel_rest"), none)?,
-                    doom_op()?,
-                ];
-                self.command("doom", ops).await?;
+            if next.ids.is_empty() {
+                break;
             }
-            let (answers, rings) = self.moving("pass_on", move_ops(&[])?).await?;
-            next = left(&answers)?;
+            let rows = next.ids.iter().map(|id| json!({ "id": id }));
+            let rows = rows.collect::<Vec<_>>();
+            let mut more = HashSet::new();
+            if next.failed {
+                let ops = vec![Op::new(sql!("lanes/cancel_rest"), &rows)?, doom_op(&rows)?];
+                for canceled in self.command("doom", ops).await? {
+                    more.extend(ids(&canceled));
+                }
+            }
+            let [lock, lock_waiting, admit, release, ring] = let_go(&rows, &rows)?;
+            let leave = Op::new(sql!("lanes/leave"), &rows)?;
+            let forget = Op::new(sql!("lanes/forget"), &rows)?;
+            let passed = Op::new(sql!("lanes/passed"), &rows)?;
+            let left = Op::new(sql!("lanes/left"), &rows)?;
+            let ops = vec![
+                lock,
+                lock_waiting,
+                leave,
+                admit,
+                release,
+                forget,
+                passed,
+                ring,
+                left,
+            ];
+            let (mut answers, rings) = self.announcing("pass_on", ops).await?;
+            more.extend(ids(&answers.pop().unwrap_or_default()));
             all.extend(rings);
+            next = Ended::these(more.into_iter().collect());
         }
         Ok(all)
     }
 
-    /// A command that ends with `move_ops`, and what is to be published.
-    pub(super) async fn moving(
+    /// A command, and what is to be published after it.
+    pub(super) async fn announcing(
         &self,
         name: &'static str,
         ops: Vec<Op>,
@@ -346,15 +380,19 @@ impl Store {
         Ok((answers, rings))
     }
 
-    /// The same for a verb that has done what it should: what cannot be passed on now, the leader will.
-    pub(super) async fn pass_on_after(&self, ended: Option<bool>, rings: &mut Vec<Ring>) {
-        let Some(failed) = ended else { return };
-        match self.pass_on(failed).await {
+    /// Passes on for a verb that has done what it should: what cannot be passed on now, the leader will.
+    pub(super) async fn pass_on_after(&self, ended: Ended, rings: &mut Vec<Ring>) {
+        match self.pass_on(ended).await {
             Ok(more) => rings.extend(more),
             Err(error) => {
                 tracing::warn!(%error, "the end of a task could not be passed on; the maintenance leader will");
             }
         }
+    }
+
+    /// The same for tasks that a verb has canceled, or made to be looked at again.
+    pub(super) async fn pass_on_these(&self, ids: Vec<String>, rings: &mut Vec<Ring>) {
+        self.pass_on_after(Ended::these(ids), rings).await;
     }
 
     /// Lets the lane `key` go on without the task that failed and halts it. Returns that task's id, if there is one, and what is to
@@ -365,10 +403,9 @@ impl Store {
     /// As any verb.
     pub async fn skip(&self, key: &str) -> Result<(Vec<String>, Vec<Ring>), StoreError> {
         let mut ops = vec![Op::one(sql!("lanes/skip"), &json!({ "lane": key }))?];
-        ops.extend(move_ops(&[key])?);
-        let (answers, mut rings) = self.moving("skip", ops).await?;
-        self.pass_on_after(left(&answers)?, &mut rings).await;
-        let skipped = super::tasks::ids(&answers.into_iter().next().unwrap_or_default());
+        ops.extend(let_go(&[json!({ "lane": key })], &[])?);
+        let (answers, rings) = self.announcing("skip", ops).await?;
+        let skipped = ids(&answers.into_iter().next().unwrap_or_default());
         Ok((skipped, rings))
     }
 
@@ -377,16 +414,11 @@ impl Store {
     /// # Errors
     ///
     /// As any verb.
-    pub async fn set_limit(
-        &self,
-        key: &str,
-        limit: u32,
-    ) -> Result<(bool, Vec<Ring>), StoreError> {
+    pub async fn set_limit(&self, key: &str, limit: u32) -> Result<(bool, Vec<Ring>), StoreError> {
         let row = json!({ "lane": key, "slots": limit.max(1) });
         let mut ops = vec![Op::one(sql!("lanes/limit"), &row)?];
-        ops.extend(move_ops(&[key])?);
-        let (answers, mut rings) = self.moving("lane_limit", ops).await?;
-        self.pass_on_after(left(&answers)?, &mut rings).await;
+        ops.extend(let_go(&[json!({ "lane": key })], &[])?);
+        let (answers, rings) = self.announcing("lane_limit", ops).await?;
         Ok((answers.first().is_some_and(|rows| !rows.is_empty()), rings))
     }
 
@@ -396,11 +428,8 @@ impl Store {
     ///
     /// As any verb.
     pub async fn lanes(&self, key: Option<&str>, most: i64) -> Result<Vec<LaneView>, StoreError> {
-        self.read(
-            sql!("lanes/lanes"),
-            &[json!({ "lane": key, "most": most })],
-        )
-        .await
+        self.read(sql!("lanes/lanes"), &[json!({ "lane": key, "most": most })])
+            .await
     }
 
     /// What is in the lane `key`, in order, up to `most`.
@@ -409,11 +438,8 @@ impl Store {
     ///
     /// As any verb.
     pub async fn lane(&self, key: &str, most: i64) -> Result<Vec<EntryView>, StoreError> {
-        self.read(
-            sql!("lanes/lane"),
-            &[json!({ "lane": key, "most": most })],
-        )
-        .await
+        self.read(sql!("lanes/lane"), &[json!({ "lane": key, "most": most })])
+            .await
     }
 
     /// What those of these tasks that are blocked wait for.

@@ -38,7 +38,7 @@ impl Store {
             id: i64,
         }
         let mut ops = vec![Op::one(sql!("testjob_watch"), testjob)?.guarded()];
-        ops.extend(enqueue_ops(tasks)?.0);
+        ops.extend(enqueue_ops(tasks)?);
         let mut answers = match self.command("enqueue", ops).await {
             Ok(answers) => answers.into_iter(),
             Err(StoreError::Stale { .. }) => return Ok(None),

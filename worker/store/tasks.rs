@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
-use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
+use super::lanes::{Ended, written};
+use super::outbox::{Ring, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError, lanes};
 use crate::id::{Epoch, TaskId, WorkerId};
@@ -261,10 +262,8 @@ impl Store {
     ///
     /// As any verb; nothing was added then.
     pub async fn enqueue(&self, tasks: &[Task]) -> Result<Enqueued, StoreError> {
-        let (ops, moves) = enqueue_ops(tasks)?;
-        let added = ops.iter().position(|op| op.sql.name == "enqueue");
-        let announces = ops.iter().map(Op::announces).collect::<Vec<_>>();
-        let mut answers = match self.command("enqueue", ops).await {
+        let ops = enqueue_ops(tasks)?;
+        let (answers, mut rings) = match self.announcing("enqueue", ops.clone()).await {
             Err(StoreError::Stale { command }) => {
                 let unknown = self.unknown(tasks).await?.join(", ");
                 return Err(match unknown.as_str() {
@@ -276,16 +275,12 @@ impl Store {
                     },
                 });
             }
-            answers => answers?,
+            done => done?,
         };
-        let left = if moves { lanes::left(&answers)? } else { None };
-        let new = added.and_then(|at| answers.get_mut(at)).map(std::mem::take);
-        let new = ids(&new.unwrap_or_default())
-            .into_iter()
-            .map(TaskId::new)
-            .collect::<Vec<_>>();
-        let mut rings = announced(answers, announces)?;
-        self.pass_on_after(left, &mut rings).await;
+        let new = written(&ops, &answers, "enqueue");
+        let new = new.into_iter().map(TaskId::new).collect::<Vec<_>>();
+        let doomed = written(&ops, &answers, "lanes/doom");
+        self.pass_on_these(doomed, &mut rings).await;
         // A task that was there and still queued is announced again, which is harmless; but it is not ours to publish.
         rings.retain(|ring| new.contains(&ring.task.id));
         Ok(Enqueued { new, rings })
@@ -421,7 +416,7 @@ impl Store {
             ops.push(ring_ended_op(ended.into_iter())?);
         }
         let mut answers = self.command("set_aside", ops).await?.into_iter();
-        let ended = lanes::linked(&answers.next().unwrap_or_default());
+        let ended = Ended::among(&answers.next().unwrap_or_default());
         let mut rings = rings(answers.next().unwrap_or_default())?;
         self.pass_on_after(ended, &mut rings).await;
         Ok(rings)
@@ -462,7 +457,7 @@ impl Store {
         let rows = answers.next().unwrap_or_default();
         let settled = ids(&rows).into_iter().map(TaskId::new).collect();
         let mut rings = rings(answers.next().unwrap_or_default())?;
-        self.pass_on_after(lanes::linked(&rows), &mut rings).await;
+        self.pass_on_after(Ended::among(&rows), &mut rings).await;
         Ok((settled, rings))
     }
 
@@ -482,16 +477,11 @@ impl Store {
     ) -> Result<Vec<Ring>, StoreError> {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
-        let (follow, moves) = enqueue_ops(follow)?;
-        all.extend(follow);
-        let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
-        let answers = self.command("publish", all).await?;
-        let ended = if moves {
-            lanes::left(&answers)?
-        } else {
-            answers.first().and_then(|rows| lanes::linked(rows))
-        };
-        let mut rings = announced(answers, announces)?;
+        all.extend(enqueue_ops(follow)?);
+        let (answers, mut rings) = self.announcing("publish", all.clone()).await?;
+        let doomed = written(&all, &answers, "lanes/doom");
+        self.pass_on_these(doomed, &mut rings).await;
+        let ended = Ended::among(answers.first().map_or(&[], Vec::as_slice));
         self.pass_on_after(ended, &mut rings).await;
         Ok(rings)
     }
@@ -566,20 +556,19 @@ impl Store {
     }
 }
 
-/// What adds tasks and announces those that may run, and whether lanes move by it; the last statement then answers what is left to
-/// pass on.
-pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<(Vec<Op>, bool), StoreError> {
+/// What adds tasks and announces those that may run.
+pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
     if tasks.is_empty() {
-        return Ok((Vec::new(), false));
+        return Ok(Vec::new());
     }
-    let ring = ring_op(tasks.iter().map(|task| task.id.as_str()))?;
-    let Some(mut ops) = lanes::enqueue_ops(tasks)? else {
-        let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
-        return Ok((vec![enqueue_op(&rows)?, ring], false));
-    };
-    ops.push(ring);
-    ops.extend(lanes::move_ops(&[])?);
-    Ok((ops, true))
+    if let Some(ops) = lanes::enqueue_ops(tasks)? {
+        return Ok(ops);
+    }
+    let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
+    Ok(vec![
+        enqueue_op(&rows)?,
+        ring_op(tasks.iter().map(|task| task.id.as_str()))?,
+    ])
 }
 
 pub(super) fn enqueue_op(rows: &[Value]) -> Result<Op, StoreError> {

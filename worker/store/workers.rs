@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
+use super::lanes::Ended;
 use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::{Sql, sql};
 use super::tasks::State;
-use super::{Db, Store, StoreError, lanes};
+use super::{Db, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
 
@@ -409,7 +410,7 @@ impl Store {
         }
         let mut answers = self.command(name, ops).await?.into_iter().skip(1);
         let rows = answers.next().unwrap_or_default();
-        let ended = lanes::linked(&rows);
+        let ended = Ended::among(&rows);
         let mut rings = rings(answers.next().unwrap_or_default())?;
         self.pass_on_after(ended, &mut rings).await;
         Ok((rings, typed(rows)?))

@@ -1,5 +1,6 @@
--- Something waits for these tasks from now on: whatever ends them passes it on. Locks their rows, so that they end before or after. Uses tasks_pkey.
+-- Something waits for these tasks from now on: whatever ends them passes it on. Those that have ended are looked at by this very
+-- command. Uses tasks_pkey.
 update tasks set links = 1
 from {rows id text}
-where tasks.id = i.id
+where tasks.id = i.id and tasks.state not in ('done', 'dead', 'canceled', 'expired')
 returning tasks.id
