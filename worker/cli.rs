@@ -24,6 +24,7 @@ mod config;
 mod demo;
 mod drain;
 mod enqueue;
+mod lane;
 mod migrate;
 mod run;
 mod show;
@@ -52,9 +53,8 @@ enum Verb {
     Run(run::Arguments),
     /// Answers producers over HTTP as SQUAD does, until SIGTERM
     Api,
-    /// Adds a task
-    #[command(subcommand)]
-    Enqueue(enqueue::Verb),
+    /// Adds a task, or many at once
+    Enqueue(enqueue::Arguments),
     /// Brings the store's schema to this program's version
     Migrate(migrate::Arguments),
     /// Shows test jobs and their results
@@ -63,6 +63,9 @@ enum Verb {
     /// Shows tasks, runs dead letters again, cancels
     #[command(subcommand)]
     Task(task::Verb),
+    /// Shows lanes, and lets halted ones go on
+    #[command(subcommand)]
+    Lane(lane::Verb),
     /// Shows workers
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -91,6 +94,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Schema(text)) => Self::Wrong(text.clone()),
+            Some(error @ StoreError::Graph { .. }) => {
+                Self::Wrong(format!("longshore cannot {error}"))
+            }
             Some(_) | None => Self::Failed(error),
         }
     }
@@ -143,10 +149,11 @@ async fn verb(arguments: Arguments, handlers: Handlers) -> Answer {
         Verb::Demo(arguments) => demo::run(arguments).await,
         Verb::Run(arguments) => run::run(load(config)?, arguments, handlers).await,
         Verb::Api => api::run(load(config)?).await,
-        Verb::Enqueue(verb) => enqueue::run(load(config)?, verb).await,
+        Verb::Enqueue(arguments) => enqueue::run(load(config)?, arguments).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,
         Verb::Task(verb) => task::run(load(config)?, verb).await,
+        Verb::Lane(verb) => lane::run(load(config)?, verb).await,
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,

@@ -165,6 +165,10 @@ fn describe() {
         "Messages that wait on a queue of this pool"
     );
     describe_gauge!(
+        "longshore_lanes_halted",
+        "Lanes that a failed task holds up"
+    );
+    describe_gauge!(
         "longshore_busy",
         "1 while this pod is labelled busy and must not be evicted"
     );

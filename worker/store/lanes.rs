@@ -6,6 +6,7 @@
 //! next follows from the rows of the lane, under the lane's lock.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -102,21 +103,24 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// For people: `behind p3 (running) in lane apt:stable`.
-    pub fn text(&self) -> String {
+    /// For people: `behind p3 (running) in lane apt:stable for 5m`.
+    pub fn text(&self, now: Millis) -> String {
         let Self {
             on_task,
             wanted,
             state,
             lane,
-            ..
+            since,
+            id: _,
         } = self;
         let state = state.as_str();
+        let since = since.map_or(0, |since| u64::try_from((now - since) / 1000).unwrap_or(0));
+        let since = humantime::format_duration(Duration::from_secs(since));
         match (lane, wanted.as_deref()) {
             (Some(lane), _) if state == "dead" => {
-                format!("lane {lane} is halted: {on_task} failed")
+                format!("lane {lane} is halted: {on_task} failed; waits for {since}")
             }
-            (Some(lane), _) => format!("behind {on_task} ({state}) in lane {lane}"),
+            (Some(lane), _) => format!("behind {on_task} ({state}) in lane {lane} for {since}"),
             (None, Some("failed")) => format!("after {on_task} ({state}) if that fails"),
             (None, Some("done")) => format!("after {on_task} ({state})"),
             (None, _) => format!("after {on_task} ({state}) if that succeeds"),
@@ -430,6 +434,20 @@ impl Store {
     pub async fn lanes(&self, key: Option<&str>, most: i64) -> Result<Vec<LaneView>, StoreError> {
         self.read(sql!("lanes/lanes"), &[json!({ "lane": key, "most": most })])
             .await
+    }
+
+    /// How many lanes a failed task halts.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn halted_lanes(&self) -> Result<u32, StoreError> {
+        #[derive(Deserialize)]
+        struct Halted {
+            number: u32,
+        }
+        let rows: Vec<Halted> = self.read(sql!("lanes/halted"), &[] as &[Value]).await?;
+        Ok(rows.first().map_or(0, |row| row.number))
     }
 
     /// What is in the lane `key`, in order, up to `most`.

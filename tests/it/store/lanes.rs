@@ -89,13 +89,14 @@ async fn a_lane_runs_one_at_a_time_in_the_order_of_enqueueing(bench: Bench) {
     let other = task("x").in_lane(Lane::new("m"));
     assert_eq!(enqueue(&bench, &[other]).await, ["x"]);
     let waits = bench.store.waits(&["c", "b", "a"]).await.unwrap();
-    let mut texts: Vec<String> = waits.iter().map(|wait| wait.text()).collect();
+    let now = bench.clock.now();
+    let mut texts: Vec<String> = waits.iter().map(|wait| wait.text(now)).collect();
     texts.sort();
     assert_eq!(
         texts,
         [
-            "behind a (queued) in lane l",
-            "behind b (blocked) in lane l"
+            "behind a (queued) in lane l for 0s",
+            "behind b (blocked) in lane l for 0s"
         ]
     );
     assert_eq!(end(&bench, &worker, "a", State::Done).await, ["b"]);
@@ -153,9 +154,11 @@ async fn a_failed_task_halts_its_lane_until_somebody_decides(bench: Bench) {
     assert!(enqueue(&bench, &[in_lane("e")]).await.is_empty());
     let lane = bench.store.lanes(Some("l"), 1).await.unwrap().remove(0);
     assert_eq!(lane.halted_by.as_deref(), Some("a"));
+    bench.clock.advance(std::time::Duration::from_secs(90));
+    let wait = bench.store.waits(&["b"]).await.unwrap().remove(0);
     assert_eq!(
-        bench.store.waits(&["b"]).await.unwrap()[0].text(),
-        "lane l is halted: a failed"
+        wait.text(bench.clock.now()),
+        "lane l is halted: a failed; waits for 1m 30s"
     );
     // It runs again, in its place.
     let rings = bench.store.revive(&["a".to_owned()]).await.unwrap();
@@ -283,7 +286,8 @@ async fn a_task_waits_for_all_that_it_names(bench: Bench) {
         ["a", "b", "c"]
     );
     let waits = bench.store.waits(&["last"]).await.unwrap();
-    let mut texts: Vec<String> = waits.iter().map(|wait| wait.text()).collect();
+    let now = bench.clock.now();
+    let mut texts: Vec<String> = waits.iter().map(|wait| wait.text(now)).collect();
     texts.sort();
     assert_eq!(
         texts,
