@@ -1,5 +1,7 @@
 //! `POST /api/tasks`: many tasks at once, with their lanes and what they wait for, in one transaction.
 
+use std::collections::HashSet;
+
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use serde::Serialize;
@@ -40,15 +42,11 @@ pub(super) async fn enqueue(
         return Err(Refusal::Forbidden);
     }
     let (refs, tasks): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-    let enqueued = api
-        .store
-        .enqueue(&tasks)
-        .await
-        .map_err(|error| match error {
-            StoreError::Graph { reason } => Refusal::Bad(reason),
-            error => error.into(),
-        })?;
-    let new: std::collections::HashSet<_> = enqueued.new.iter().collect();
+    let enqueued = match api.store.enqueue(&tasks).await {
+        Err(StoreError::Graph { reason }) => return Err(Refusal::Bad(reason)),
+        enqueued => enqueued?,
+    };
+    let new: HashSet<_> = enqueued.new.iter().collect();
     let answer = refs.into_iter().zip(&tasks).map(|(name, task)| Enqueued {
         r#ref: name,
         id: task.id.to_string(),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Answer, Failure, open_broker, open_store, print};
@@ -176,6 +177,11 @@ async fn for_celery(config: &Config, verb: Verb) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
+fn parsed<T: DeserializeOwned>(flag: &str, what: &str, text: &str) -> Result<T, Failure> {
+    let wrong = |error| Failure::Wrong(format!("{flag} {text:?} is no JSON {what}: {error}"));
+    serde_json::from_str(text).map_err(wrong)
+}
+
 /// The tasks that a verb asks for.
 fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure> {
     let after =
@@ -219,12 +225,8 @@ fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure>
             on_failure,
             after: waits,
         } => {
-            let kwargs: Map<String, Value> = serde_json::from_str(&kwargs).map_err(|error| {
-                Failure::Wrong(format!("--kwargs {kwargs:?} is no JSON object: {error}"))
-            })?;
-            let args: Vec<Value> = serde_json::from_str(&args).map_err(|error| {
-                Failure::Wrong(format!("--args {args:?} is no JSON array: {error}"))
-            })?;
+            let kwargs: Map<String, Value> = parsed("--kwargs", "object", &kwargs)?;
+            let args: Vec<Value> = parsed("--args", "array", &args)?;
             let route = match celery {
                 true => config.celery.routes.get(&name),
                 false => config.route(&name),

@@ -5,7 +5,7 @@
 //! may, in a commit of its own. If nobody gets to that, the maintenance leader does at its next look. Nothing is counted: who is
 //! next follows from the rows of the lane, under the lane's lock.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -184,51 +184,48 @@ fn is_linked(task: &Task) -> bool {
     task.lane.is_some() || !task.after.is_empty()
 }
 
-/// The statements that add tasks of which some stand in lanes or wait for others, and let go those of them that may run.
-/// `None`: they are all plain.
-pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError> {
-    if !tasks.iter().any(is_linked) {
-        return Ok(None);
-    }
-    let graph = |reason: String| StoreError::Graph { reason };
-    lane::check(
-        tasks
-            .iter()
-            .map(|task| (&task.id, task.lane.as_ref(), task.after.as_slice())),
-    )
-    .map_err(|circle| graph(circle.to_string()))?;
+/// The lanes of tasks, in order, each with the limit that they say and how many they are.
+fn lanes_of(tasks: &[Task]) -> Result<BTreeMap<&str, (Option<u32>, i64)>, StoreError> {
     let mut lanes: BTreeMap<&str, (Option<u32>, i64)> = BTreeMap::new();
     for task in tasks {
         let Some(lane) = &task.lane else { continue };
+        let wrong = |what: String| StoreError::Graph {
+            reason: format!("task {}: {what}", task.id),
+        };
         if lane.key.is_empty() || lane.key.len() > LONGEST_KEY {
-            let reason = format!("a lane's key has 1 to {LONGEST_KEY} bytes");
-            return Err(graph(format!("task {}: {reason}", task.id)));
+            return Err(wrong(format!("a lane's key has 1 to {LONGEST_KEY} bytes")));
         }
         if lane.limit == Some(0) {
-            return Err(graph(format!(
-                "task {}: lane {} lets nobody run: its limit is at least 1",
-                task.id, lane.key
+            return Err(wrong(format!(
+                "lane {} lets nobody run: its limit is at least 1",
+                lane.key
             )));
         }
         let (limit, number) = lanes.entry(&lane.key).or_default();
         *limit = lane.limit.or(*limit);
         *number += 1;
     }
-    let here: HashSet<&str> = tasks.iter().map(|task| task.id.as_str()).collect();
-    let waited: HashSet<&str> = tasks
+    Ok(lanes)
+}
+
+/// The rows of tasks, with their places counted from the ends of their lanes.
+fn rows_of(
+    tasks: &[Task],
+    lanes: &BTreeMap<&str, (Option<u32>, i64)>,
+) -> Result<Vec<Value>, StoreError> {
+    let waited: HashSet<&TaskId> = tasks
         .iter()
-        .flat_map(|task| task.after.iter().map(|after| after.task.as_str()))
+        .flat_map(|task| task.after.iter().map(|after| &after.task))
         .collect();
-    let mut rows = Vec::with_capacity(tasks.len());
     let mut left: BTreeMap<&str, i64> = lanes
         .iter()
         .map(|(key, (_, number))| (*key, *number))
         .collect();
+    let mut rows = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let mut row = task_row(task)?;
-        let links = i64::from(is_linked(task) || waited.contains(task.id.as_str()));
+        let links = i64::from(is_linked(task) || waited.contains(&task.id));
         let fields = json!({ "links": links, "waits": i64::from(is_linked(task)) });
-        row = with(row, fields);
+        let mut row = with(task_row(task)?, fields);
         if let Some(lane) = &task.lane {
             let back = left.entry(&lane.key).or_default();
             let fields =
@@ -238,34 +235,51 @@ pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError>
         }
         rows.push(row);
     }
-    // Lanes first, then tasks, each in one order: whoever passes on locks them so too, and nobody waits in a circle.
-    let mut ops = Vec::new();
-    if !lanes.is_empty() {
-        let rows = lanes
-            .iter()
-            .map(|(key, (limit, number))| json!({ "lane": key, "slots": limit, "number": number }));
-        ops.push(Op::new(sql!("lanes/places"), &rows.collect::<Vec<_>>())?);
+    Ok(rows)
+}
+
+/// The statements that add tasks of which some stand in lanes or wait for others, and let go those of them that may run.
+/// `None`: they are all plain.
+pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError> {
+    if !tasks.iter().any(is_linked) {
+        return Ok(None);
     }
-    let mut elsewhere: Vec<&str> = waited.difference(&here).copied().collect();
-    elsewhere.sort_unstable();
+    let order = tasks
+        .iter()
+        .map(|task| (&task.id, task.lane.as_ref(), task.after.as_slice()));
+    lane::check(order).map_err(|circle| StoreError::Graph {
+        reason: circle.to_string(),
+    })?;
+    let lanes = lanes_of(tasks)?;
+    let rows = rows_of(tasks, &lanes)?;
+    let after = tasks
+        .iter()
+        .flat_map(|task| task.after.iter().map(move |after| (task, after)));
+    let here: HashSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
+    let elsewhere: BTreeSet<&TaskId> = after
+        .clone()
+        .map(|(_, after)| &after.task)
+        .filter(|id| !here.contains(id))
+        .collect();
     let elsewhere = elsewhere.iter().map(|id| json!({ "id": id }));
     let elsewhere = elsewhere.collect::<Vec<_>>();
-    if !elsewhere.is_empty() {
-        ops.push(Op::new(sql!("lanes/link"), &elsewhere)?);
-        ops.push(Op::new(sql!("lanes/known"), &elsewhere)?.guarded());
-    }
-    ops.push(enqueue_op(&rows)?);
-    let after = tasks.iter().flat_map(|task| {
-        let row = |after: &lane::After| json!({ "id": task.id, "after": after.task, "wanted": after.when.as_str() });
-        task.after.iter().map(row)
+    let after = after.map(|(task, after)| {
+        json!({ "id": task.id, "after": after.task, "wanted": after.when.as_str() })
     });
-    let after = after.collect::<Vec<_>>();
-    if !after.is_empty() {
-        ops.push(Op::new(sql!("lanes/after_add"), &after)?);
-    }
-    ops.push(ring_op(tasks.iter().map(|task| task.id.as_str()))?);
-    // Some of what they wait for may have ended.
-    ops.push(doom_op(&elsewhere)?);
+    // Lanes first, then tasks, each in one order: whoever passes on locks them so too, and nobody waits in a circle.
+    let places = lanes
+        .iter()
+        .map(|(key, (limit, number))| json!({ "lane": key, "slots": limit, "number": number }));
+    let mut ops = vec![
+        Op::new(sql!("lanes/places"), &places.collect::<Vec<_>>())?,
+        Op::new(sql!("lanes/link"), &elsewhere)?,
+        Op::new(sql!("lanes/known"), &elsewhere)?.guarded(),
+        enqueue_op(&rows)?,
+        Op::new(sql!("lanes/after_add"), &after.collect::<Vec<_>>())?,
+        ring_op(tasks.iter().map(|task| task.id.as_str()))?,
+        // Some of what they wait for may have ended.
+        doom_op(&elsewhere)?,
+    ];
     let mine = lanes.keys().map(|key| json!({ "lane": key }));
     ops.extend(let_go(&mine.collect::<Vec<_>>(), &elsewhere)?);
     Ok(Some(ops))
