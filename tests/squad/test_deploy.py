@@ -1,35 +1,17 @@
 """What docs/squad.md has an operator do in a cluster, with the chart's own example: its configuration, its verbs, and a
 database role with no more rights than are listed there."""
 
-import pathlib
 import re
 import subprocess
 
 import pytest
-import yaml
 
+from chart import SOURCE, containers, manifests, mount
 from installation import FETCH, POSTPROCESS, REST
 from lava import Job
 from longshore import PROGRAM, Longshore
 from scenarios import SMOKE
 from services import unique
-
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
-CHART = SOURCE / "charts/longshore"
-HELM = SOURCE / "target/tools/helm4"
-
-
-def manifests(*more):
-    """What the chart makes of its example, by kind and name."""
-    assert HELM.exists(), f"{HELM} is missing: scripts/tools"
-    done = subprocess.run(
-        [HELM, "template", "ci", CHART, "--kube-version", "1.33.0", "--values", CHART / "ci/squad-values.yaml", *more],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = [document for document in yaml.safe_load_all(done.stdout) if document]
-    return {(document["kind"], document["metadata"]["name"]): document for document in found}
 
 
 @pytest.fixture(scope="module")
@@ -50,40 +32,38 @@ def role(site, page):
     site.database.admin(f"drop role {name}")
 
 
-def containers(pod):
-    return {each["name"]: each for each in pod["spec"]["containers"]}
-
-
 class Cluster:
     """Runs what pods of the release run, with this site's database, broker and files in the place of the example's."""
 
-    def __init__(self, site, manifests, role):
-        self.site, self.manifests = site, manifests
-        self.config = manifests["ConfigMap", "ci-longshore"]["data"]["longshore.toml"]
+    def __init__(self, site, release, role):
+        self.site, self.release = site, release
         self.variables = {
             "LONGSHORE__STORE__URL": site.database.url.replace(f"//{site.database.user}@", f"//{role}@"),
             "LONGSHORE__BROKER__URL": site.vhost.url,
             "LONGSHORE__SQUAD__STORAGE": str(site.storage),
         }
 
-    def run(self, container):
-        """A container that ends."""
-        return self.verb(*container["args"][: container["args"].index("--config")])
+    def config(self, kind, name):
+        return mount(self.release, self.release[kind, name], self.site.folder / name)
 
-    def verb(self, *words):
-        path = self.site.folder / "longshore.toml"
-        path.write_text(self.config)
-        return subprocess.run(
-            [PROGRAM, *words, "--config", path], env=self.variables, capture_output=True, text=True, timeout=60
-        )
+    def run(self, kind, name, container):
+        """A container that ends."""
+        arguments = containers(self.release[kind, name])[container]["args"]
+        return self.verb(kind, name, *arguments[: arguments.index("--config")])
+
+    def verb(self, kind, name, *words):
+        """A command in a pod."""
+        arguments = [PROGRAM, *words, "--config", self.config(kind, name)]
+        return subprocess.run(arguments, env=self.variables, capture_output=True, text=True, timeout=60)
 
     def start(self, kind, name):
         """A pod of a pool."""
-        (container,) = self.manifests[kind, name]["spec"]["template"]["spec"]["containers"]
+        (container,) = containers(self.release[kind, name]).values()
         pool = container["args"][container["args"].index("--pool") + 1]
         grace = {each["name"]: each.get("value") for each in container["env"]}["LONGSHORE__WORKER__GRACE"]
         own = {"LONGSHORE__WORKER__GRACE": grace, "LONGSHORE__HTTP__LISTEN": "127.0.0.1:0", "LONGSHORE__WORKER__LOG": "text"}
-        return Longshore(self.site, pool, self.config, **self.variables, **own).wait_ready()
+        config = self.config(kind, name).read_text()
+        return Longshore(self.site, pool, config, **self.variables, **own).wait_ready()
 
 
 def test_an_operator_takes_over_by_the_chart(site, quiet_lava, page, role):
@@ -96,38 +76,38 @@ def test_an_operator_takes_over_by_the_chart(site, quiet_lava, page, role):
 
     # the release without workers: its hook, and `helm test`
     (line,) = re.findall(r"helm install ci charts/longshore -f my-values.yaml (.*)", page)
-    release = manifests(*line.split())
+    release = manifests("squad", *line.split())
     assert ("Deployment", "ci-longshore-fetch") not in release
     assert release["StatefulSet", "ci-longshore-postprocess"]["spec"]["replicas"] == 0
     cluster = Cluster(site, release, role)
-    done = cluster.run(containers(release["Job", "ci-longshore-migrate"]["spec"]["template"])["migrate"])
+    migrate, test = ("Job", "ci-longshore-migrate"), ("Pod", "ci-longshore-test")
+    done = cluster.run(*migrate, "migrate")
     assert done.returncode == 0, done
-    tests = containers(release["Pod", "ci-longshore-test"])
-    assert {name: cluster.run(tests[name]).returncode for name in ("config", "store")} == {"config": 0, "store": 0}
-    doctor = cluster.run(tests["squad"])
+    assert [cluster.run(*test, name).returncode for name in ("config", "store")] == [0, 0]
+    doctor = cluster.run(*test, "squad")
     assert doctor.returncode == 3, doctor
     findings = [line for line in doctor.stdout.splitlines() if re.match(r"[a-z ]+: ", line)]
     assert findings == ["queues: queue longshore_postprocess is not there"], doctor.stdout
 
-    cluster = Cluster(site, release := manifests(), role)
     # the pools, beside SQUAD's workers and then alone
-    pools = [cluster.start("Deployment", "ci-longshore-fetch"), cluster.start("StatefulSet", "ci-longshore-postprocess")]
+    cluster = Cluster(site, manifests("squad"), role)
+    pinned = ("StatefulSet", "ci-longshore-postprocess")
+    pools = [cluster.start("Deployment", "ci-longshore-fetch"), cluster.start(*pinned)]
     for worker in squads:
         worker.stop()
-    assert cluster.verb("squad", "unstick", "--dry-run").returncode == 0
-    assert cluster.verb("squad", "unstick").returncode == 0
+    assert cluster.verb(*pinned, "squad", "unstick", "--dry-run").returncode == 0
+    assert cluster.verb(*pinned, "squad", "unstick").returncode == 0
     for job in jobs[1:]:
         site.fetch(job)
     site.wait_for("the end of all", "select 1 where not exists (select 1 from ci_testjob where job_status <> 'Complete')")
-    doctor = cluster.run(tests["squad"])
+    doctor = cluster.run(*test, "squad")
     assert doctor.returncode == 0, doctor
     pools[0].stop()  # as KEDA does when nothing waits: no reason for `helm test` to fail
-    doctor = cluster.run(tests["squad"])
+    doctor = cluster.run(*test, "squad")
     assert doctor.returncode == 0, doctor
 
     # the next release's hook has nothing to do, and needs no more rights
-    migrate = containers(release["Job", "ci-longshore-migrate"]["spec"]["template"])["migrate"]
-    assert cluster.run(migrate).returncode == 0
+    assert cluster.run(*migrate, "migrate").returncode == 0
     # and back
     pools[1].stop()
     squads = [site.worker(FETCH), site.worker(POSTPROCESS)]
