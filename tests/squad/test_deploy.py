@@ -56,14 +56,42 @@ class Cluster:
         arguments = [PROGRAM, *words, "--config", self.config(kind, name)]
         return subprocess.run(arguments, env=self.variables, capture_output=True, text=True, timeout=60)
 
-    def start(self, kind, name):
+    def start(self, kind, name, **variables):
         """A pod of a pool."""
         (container,) = containers(self.release[kind, name]).values()
         pool = container["args"][container["args"].index("--pool") + 1]
         grace = {each["name"]: each.get("value") for each in container["env"]}["LONGSHORE__WORKER__GRACE"]
         own = {"LONGSHORE__WORKER__GRACE": grace, "LONGSHORE__HTTP__LISTEN": "127.0.0.1:0", "LONGSHORE__WORKER__LOG": "text"}
         config = self.config(kind, name).read_text()
-        return Longshore(self.site, pool, config, **self.variables, **own).wait_ready()
+        return Longshore(self.site, pool, config, **self.variables, **own, **variables).wait_ready()
+
+
+@pytest.fixture
+def cluster(site, role):
+    """The whole release, its hook done."""
+    cluster = Cluster(site, manifests("squad"), role)
+    assert cluster.run("Job", "ci-longshore-migrate", "migrate").returncode == 0
+    return cluster
+
+
+def test_what_takes_too_long_for_its_pod_goes_on_in_the_pinned_pool(site, quiet_lava, cluster):
+    site.declare(FETCH, POSTPROCESS, *REST)
+    elastic = cluster.start("Deployment", "ci-longshore-fetch", LONGSHORE__POOLS__FETCH__BUDGET="500ms")
+    pinned = cluster.start("StatefulSet", "ci-longshore-postprocess")
+    rest = site.worker(*REST)
+    job = quiet_lava.add(Job(SMOKE))
+    gate = quiet_lava.hold(f"jobs/{job}/suites/")
+    site.fetch(site.testjob(site.build("lab/long"), site.backend("lab", quiet_lava.rest), job))
+    site.wait_for(
+        "the pinned pool's attempt",
+        """
+        select 1 from longshore.tasks where name = 'squad.ci.tasks.fetch' and queue = 'longshore_postprocess' and state = 'running'
+        """,
+    )
+    gate.open()
+    site.wait_for("the end", "select 1 from ci_testjob where job_status = 'Complete' and testrun_id is not null")
+    for worker in (elastic, pinned, rest):
+        worker.stop()
 
 
 def test_an_operator_takes_over_by_the_chart(site, quiet_lava, page, role):

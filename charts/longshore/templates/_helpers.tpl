@@ -167,6 +167,12 @@ overrun_queue = {{ . | toJson }}
 {{- fail "api.ingress has no hosts: write the names that producers call it by" -}}
 {{- end -}}
 {{- end -}}
+{{- $budget := .root.Values.api.podDisruptionBudget -}}
+{{- $most := get $budget "maxUnavailable" | toString -}}
+{{- $least := get $budget "minAvailable" -}}
+{{- if or (has $most (list "0" "0%")) (eq (toString $least) "100%") (and $least (not (kindIs "string" $least)) (ge (int $least) (int .root.Values.api.replicas))) -}}
+{{- fail "api.podDisruptionBudget lets no pod go, so that every drain would wait for ever: raise api.replicas, or let one be unavailable" -}}
+{{- end -}}
 {{- if eq (dig "testjobs" "store" "" .config) "squad" -}}
 {{- fail "with testjobs.store = \"squad\", SQUAD's own web server answers producers: remove api.enabled" -}}
 {{- end -}}

@@ -51,6 +51,8 @@ fn every_pod_is_restricted() {
             let context = &pod["spec"]["securityContext"];
             assert_eq!(context["runAsNonRoot"], true);
             assert_eq!(context["runAsUser"], user);
+            // Nobody is to go through all of SQUAD's files.
+            assert_eq!(context.get("fsGroup").is_none(), example_name == "squad");
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
             assert_eq!(pod["spec"]["enableServiceLinks"], false);
             for container in containers(pod) {

@@ -126,6 +126,18 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("api: {podLabels: {longshore.dev/busy: 'true'}}", LABELS),
     (
+        "{api: {enabled: true, podDisruptionBudget: {maxUnavailable: 0}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
+        "{api: {enabled: true, podDisruptionBudget: {minAvailable: 2}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
+        "{api: {enabled: true, podDisruptionBudget: {minAvailable: 100%}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
         "fullnameOverride: a-name-that-leaves-no-room-for-what-is-put-behind-it",
         "longer than the 52 letters that Kubernetes leaves a pool; set fullnameOverride",
     ),
