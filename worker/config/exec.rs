@@ -62,7 +62,8 @@ pub struct Exec {
     /// How much of one command's output goes to the worker's log, 1 KiB to 1 GiB; of the rest only the end is kept. Default 1 MiB.
     #[serde(serialize_with = "serialize_size")]
     pub log_limit: u64,
-    /// Variables of their environment. Default: none.
+    /// Variables of their environment, shown as they are: a secret is for `pass_env` or a file. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
 }
 
@@ -186,7 +187,7 @@ impl Command {
     }
 
     fn read(section: &mut Section<'_>, key: &'static str) -> Option<Self> {
-        let mut written = section.list_of(key, |text| Argument::parse(text))?;
+        let mut written = section.list_of(key, Argument::parse)?;
         if written.is_empty() {
             let wrong = Wrong::new("empty", r#"write ["program", "{argument}"]"#);
             section.wrong(key, None, wrong);
@@ -300,8 +301,8 @@ impl Argument {
 fn variable(name: &str) -> Result<(), Wrong> {
     let mut letters = name.chars();
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let is_name = letters.next().is_some_and(is_first)
-        && letters.all(|c| is_first(c) || c.is_ascii_digit());
+    let is_name =
+        letters.next().is_some_and(is_first) && letters.all(|c| is_first(c) || c.is_ascii_digit());
     if name.starts_with("LONGSHORE_") {
         Err(Wrong::new(
             format!("{name:?} is one of Longshore's own"),

@@ -709,7 +709,10 @@ pass_env = ["LANG"]
             &[fixed("")],
         ]
     );
-    assert_eq!((&exec.success[..], &exec.retry[..]), (&[0][..], &[75, 100][..]));
+    assert_eq!(
+        (&exec.success[..], &exec.retry[..]),
+        (&[0][..], &[75, 100][..])
+    );
     assert_eq!(exec.env["GNUPGHOME"], "/srv/keys");
     let shown = config.redacted_toml();
     assert!(shown.contains(r#""--suite={suite}""#), "{shown}");
@@ -728,13 +731,28 @@ fn mistakes_in_commands_are_told() {
         ("command = ['a', '{}']", "no name"),
         ("command = ['a', '{b:all}']", "something else than any"),
         ("command = ['sh', '-c', 'echo {b}']", "a shell would run"),
-        ("command = ['/bin/bash', '-euc', '{b}', 'x']", "a shell would run"),
+        (
+            "command = ['/bin/bash', '-euc', '{b}', 'x']",
+            "a shell would run",
+        ),
         ("command = ['a']\nretry = [0]", "stands in success too"),
         ("command = ['a']\nretry = [256]", "out of range"),
-        ("command = ['a']\npass_env = ['LONGSHORE__STORE__PASSWORD']", "own"),
-        ("command = ['a']\nenv = { 'A=B' = 'c' }", "no name of a variable"),
-        ("command = ['a']\ntime_limit = '1h'", "more than the task may run"),
-        ("command = ['a']\ncommnd = ['a']", "did you mean \"command\""),
+        (
+            "command = ['a']\npass_env = ['LONGSHORE__STORE__PASSWORD']",
+            "own",
+        ),
+        (
+            "command = ['a']\nenv = { 'A=B' = 'c' }",
+            "no name of a variable",
+        ),
+        (
+            "command = ['a']\ntime_limit = '1h'",
+            "more than the task may run",
+        ),
+        (
+            "command = ['a']\ncommnd = ['a']",
+            "did you mean \"command\"",
+        ),
     ] {
         let told = told(rest);
         assert!(told.contains(what), "{rest}: {told}");
