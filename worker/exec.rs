@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
 use crate::handler::Registry;
-use crate::plugin_host::child::Nursery;
+use crate::plugin_host::child::{Nursery, rooted};
 
 mod arguments;
 mod attempt;
@@ -76,10 +76,17 @@ pub fn register(registry: &mut Registry, config: &Config) -> Result<(), ExecErro
         }
         let most = config.policy(name).time_limit;
         let room = most.saturating_sub(exec.grace).max(most / 2);
+        let mut exec = exec.clone();
+        let others = exec.stage.iter_mut().chain(exec.probe.iter_mut());
+        for command in others.chain([&mut exec.command]) {
+            // They do not run where we do.
+            let program = rooted(command.program.as_ref())?;
+            command.program = program.to_string_lossy().into_owned();
+        }
         let handler = Arc::new(Handler {
             name: name.clone(),
-            exec: exec.clone(),
             limit: exec.time_limit.unwrap_or(room),
+            exec,
             children: Arc::clone(&children),
         });
         registry.add(name.clone(), move |task, context| {

@@ -4,7 +4,7 @@
 //! to be killed with us. Killing means its whole process group.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
@@ -72,7 +72,7 @@ impl Program {
         let (file, arguments) = command
             .split_first()
             .ok_or_else(|| io::Error::other("the command is empty"))?;
-        let mut start = Command::new(file);
+        let mut start = Command::new(rooted(file)?);
         if *alone {
             start.env_clear();
         }
@@ -99,6 +99,15 @@ impl Program {
             start.current_dir(folder);
         }
         Ok(start)
+    }
+}
+
+/// A program as it is found from another folder, too: one with a slash is a path from here, others are names to look for.
+pub(crate) fn rooted(program: &OsStr) -> io::Result<OsString> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        std::path::absolute(program).map(Into::into)
+    } else {
+        Ok(program.to_owned())
     }
 }
 

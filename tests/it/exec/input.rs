@@ -8,6 +8,7 @@ on_sqlite!(
     a_value_that_could_be_an_option_is_refused_before_anything_runs,
     a_command_sees_nothing_of_its_workers_environment,
     what_is_no_placeholder_is_in_a_file,
+    a_program_is_found_from_a_configuration_with_a_relative_path,
     a_name_that_is_built_in_is_refused,
 );
 
@@ -122,6 +123,21 @@ async fn what_is_no_placeholder_is_in_a_file(scene: Arc<Scene>) {
     scene.task_reaches("1", State::Done).await;
     let want = json!({ "args": [1], "kwargs": { "packages": ["a", "b c"] } });
     assert_eq!(scene.result("1").await, want);
+}
+
+async fn a_program_is_found_from_a_configuration_with_a_relative_path(scene: Arc<Scene>) {
+    scene.script("result here", "probe = ['./demo.sh']");
+    scene.configure("dir = \".\"\n", "");
+    let up = std::env::current_dir().unwrap();
+    let up = "../".repeat(up.components().count() - 1);
+    let config = format!(
+        "{up}{}",
+        scene.config.to_str().unwrap().trim_start_matches('/')
+    );
+    let _worker = Child::worker(&scene.bench.folder, config.as_ref(), "fetch");
+    scene.demo("1").await;
+    scene.task_reaches("1", State::Done).await;
+    assert_eq!(scene.result("1").await, json!("here"));
 }
 
 async fn a_name_that_is_built_in_is_refused(scene: Arc<Scene>) {
