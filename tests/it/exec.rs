@@ -112,6 +112,7 @@ on_both_with!("";
     sigterm_hands_a_command_off_and_another_worker_goes_on_from_its_checkpoint,
     a_killed_worker_takes_its_command_along_and_another_goes_on_from_the_checkpoint,
     nothing_that_a_command_of_a_zombie_writes_is_accepted,
+    a_command_of_an_older_epoch_saves_nothing_and_is_killed,
 );
 
 /// Saves, says who it is, and waits for ever; its heir says what it found.
@@ -189,6 +190,33 @@ async fn nothing_that_a_command_of_a_zombie_writes_is_accepted(scene: Arc<Scene>
     scene.touch("end");
     scene.task_reaches("1", State::Done).await;
     assert_eq!(scene.result("1").await, json!("heir after early"));
+    let saved = "select count(*) from tasks where checkpoint like '%zombie%'";
+    assert_eq!(scene.bench.number(saved).await, 0);
+}
+
+async fn a_command_of_an_older_epoch_saves_nothing_and_is_killed(scene: Arc<Scene>) {
+    scene.script(
+        r#"
+        save early
+        sleep 1000 &
+        pids $$ $!
+        await late
+        save zombie
+        wait"#,
+        "",
+    );
+    let worker = scene.worker("fetch");
+    scene.demo("1").await;
+    let pids = scene.writes("pids").await;
+    scene.has_saved("early").await;
+    // As another claim would, while this worker lives and looks.
+    scene
+        .bench
+        .execute("update tasks set epoch = epoch + 1 where id = '1'")
+        .await;
+    scene.touch("late");
+    worker.said("its lease is lost", LIMIT).await;
+    gone(&pids).await;
     let saved = "select count(*) from tasks where checkpoint like '%zombie%'";
     assert_eq!(scene.bench.number(saved).await, 0);
 }
