@@ -285,9 +285,8 @@ impl Attempt {
             ("TASK_ID", self.task.id.as_str().into()),
             ("TASK", self.handler.name.as_str().into()),
             ("ATTEMPT", failures.saturating_add(1).to_string().into()),
-            ("EPOCH", epoch.as_str().into()),
-            // Of the claim as long as nothing else is held.
-            ("TOKEN", epoch.as_str().into()),
+            ("EPOCH", epoch.into()),
+            ("TOKEN", self.context.token().to_string().into()),
             ("PHASE", phase.as_str().into()),
             ("PROBE", self.probed.unwrap_or_default().into()),
             ("WORK", self.files.work().into()),
