@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::broker::{Broker, Embedded, QueueKind, Rabbit, RabbitConfig};
 use crate::clock::Clock;
 use crate::config::{BrokerAddress, Config, Liveness, LogFormat, QueueType, StoreAddress};
+use crate::exec;
 use crate::handler::Registry;
 use crate::id::WorkerId;
 use crate::store::{Store, StoreConfig, StoreError};
@@ -24,6 +25,7 @@ mod config;
 mod demo;
 mod drain;
 mod enqueue;
+mod guard;
 mod lane;
 mod migrate;
 mod run;
@@ -75,6 +77,9 @@ enum Verb {
     /// Empties a node, a pod or a pool of a Kubernetes cluster of work, and never by force
     #[command(subcommand)]
     Drain(drain::Verb),
+    /// Guards a command that runs as a task, for the worker that starts it
+    #[command(name = exec::GUARD, hide = true)]
+    Guard(guard::Arguments),
     /// Checks or shows the configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -124,7 +129,11 @@ pub fn main() -> ExitCode {
 /// }
 /// ```
 pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitCode {
-    let arguments = Arguments::parse();
+    let Arguments { config, verb } = Arguments::parse();
+    if let Verb::Guard(arguments) = verb {
+        // One beside each command: it needs no runtime.
+        return guard::run(arguments);
+    }
     // Installing it twice is the only way that it fails.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -134,7 +143,7 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::Failed(error.into())),
     };
-    let answer = runtime.block_on(verb(arguments, Box::new(handlers)));
+    let answer = runtime.block_on(run(config, verb, Box::new(handlers)));
     // A reader that hangs in a blocking call must not keep the process.
     runtime.shutdown_background();
     match answer {
@@ -143,8 +152,7 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
     }
 }
 
-async fn verb(arguments: Arguments, handlers: Handlers) -> Answer {
-    let Arguments { config, verb } = arguments;
+async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer {
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
         Verb::Run(arguments) => run::run(load(config)?, arguments, handlers).await,
@@ -157,6 +165,7 @@ async fn verb(arguments: Arguments, handlers: Handlers) -> Answer {
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,
+        Verb::Guard(arguments) => Ok(guard::run(arguments)),
         Verb::Config(verb) => config::run(load(config)?, verb),
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod crash;
+pub mod exec;
 pub mod graph;
 pub mod handler;
 pub mod http;

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("plugin_host", &["celery", "config", "handler", "task"]),
+    ("exec", &["config", "handler", "id", "plugin_host", "task"]),
     (
         "maintenance",
         &["broker", "celery", "id", "kube", "outbox", "store"],
@@ -69,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "celery",
             "clock",
             "config",
+            "exec",
             "graph",
             "handler",
             "http",
