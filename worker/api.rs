@@ -4,6 +4,8 @@
 //! `POST /api/fetchjob/<group>/<project>/<build>/<environment>/<backend>`, with SQUAD's fields, tokens and answers, so
 //! that `squad-client` need not know to whom it speaks. Any number of these processes may run: all state is the store's.
 //!
+//! `POST /api/tasks` takes many tasks at once ([`crate::graph`]) from those whose token allows their names.
+//!
 //! Never answers 201 before the store has the test job and its task. Never asks a backend. Never holds more of a request
 //! than its limit, nor a connection that stands still. No token is in an answer or a log.
 
@@ -11,18 +13,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,7 @@ use crate::store::Store;
 
 mod answer;
 mod callback;
+mod tasks;
 mod tokens;
 mod watch;
 
@@ -135,6 +139,8 @@ fn router(api: Arc<Api>) -> Router {
         .route(&format!("{watch}/"), post(watch_job))
         .route(callback, post(fetch_job))
         .route(&format!("{callback}/"), post(fetch_job))
+        .route("/api/tasks", post(enqueue))
+        .route("/api/tasks/", post(enqueue))
         .route("/api/version", get(|| async { SQUAD_VERSION }))
         .route("/api/version/", get(|| async { SQUAD_VERSION }))
         .route("/livez", get(|| async { "alive\n" }))
@@ -165,6 +171,18 @@ async fn fetch_job(
         callback::callback(&api, &place, &parts.headers, &body).await
     })
     .await
+}
+
+async fn enqueue(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let (parts, body) = read(request).await?;
+        tasks::enqueue(&api, &parts.headers, &body).await
+    };
+    match tokio::time::timeout(LONGEST, answer).await {
+        Ok(Ok(tasks)) => (StatusCode::CREATED, Json(json!({ "tasks": tasks }))).into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => Refusal::Late.into_response(),
+    }
 }
 
 /// Whether the store answers.

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::broker::{Broker, Embedded, QueueKind, Rabbit, RabbitConfig};
 use crate::clock::Clock;
 use crate::config::{BrokerAddress, Config, Liveness, LogFormat, QueueType, StoreAddress};
+use crate::exec;
 use crate::handler::Registry;
 use crate::id::WorkerId;
 use crate::store::{Store, StoreConfig, StoreError};
@@ -24,6 +25,8 @@ mod config;
 mod demo;
 mod drain;
 mod enqueue;
+mod guard;
+mod lane;
 mod migrate;
 mod run;
 mod show;
@@ -52,9 +55,8 @@ enum Verb {
     Run(run::Arguments),
     /// Answers producers over HTTP as SQUAD does, until SIGTERM
     Api,
-    /// Adds a task
-    #[command(subcommand)]
-    Enqueue(enqueue::Verb),
+    /// Adds a task, or many at once
+    Enqueue(enqueue::Arguments),
     /// Brings the store's schema to this program's version
     Migrate(migrate::Arguments),
     /// Shows test jobs and their results
@@ -63,6 +65,9 @@ enum Verb {
     /// Shows tasks, runs dead letters again, cancels
     #[command(subcommand)]
     Task(task::Verb),
+    /// Shows lanes, and lets halted ones go on
+    #[command(subcommand)]
+    Lane(lane::Verb),
     /// Shows workers
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -72,6 +77,9 @@ enum Verb {
     /// Empties a node, a pod or a pool of a Kubernetes cluster of work, and never by force
     #[command(subcommand)]
     Drain(drain::Verb),
+    /// Guards a command that runs as a task, for the worker that starts it
+    #[command(name = exec::GUARD, hide = true)]
+    Guard(guard::Arguments),
     /// Checks or shows the configuration
     #[command(subcommand)]
     Config(config::Verb),
@@ -91,6 +99,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Schema(text)) => Self::Wrong(text.clone()),
+            Some(error @ StoreError::Graph { .. }) => {
+                Self::Wrong(format!("longshore cannot {error}"))
+            }
             Some(_) | None => Self::Failed(error),
         }
     }
@@ -118,7 +129,11 @@ pub fn main() -> ExitCode {
 /// }
 /// ```
 pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitCode {
-    let arguments = Arguments::parse();
+    let Arguments { config, verb } = Arguments::parse();
+    if let Verb::Guard(arguments) = verb {
+        // One beside each command: it needs no runtime.
+        return guard::run(arguments);
+    }
     // Installing it twice is the only way that it fails.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -128,7 +143,7 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::Failed(error.into())),
     };
-    let answer = runtime.block_on(verb(arguments, Box::new(handlers)));
+    let answer = runtime.block_on(run(config, verb, Box::new(handlers)));
     // A reader that hangs in a blocking call must not keep the process.
     runtime.shutdown_background();
     match answer {
@@ -137,19 +152,20 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
     }
 }
 
-async fn verb(arguments: Arguments, handlers: Handlers) -> Answer {
-    let Arguments { config, verb } = arguments;
+async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer {
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
         Verb::Run(arguments) => run::run(load(config)?, arguments, handlers).await,
         Verb::Api => api::run(load(config)?).await,
-        Verb::Enqueue(verb) => enqueue::run(load(config)?, verb).await,
+        Verb::Enqueue(arguments) => enqueue::run(load(config)?, arguments).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,
         Verb::Task(verb) => task::run(load(config)?, verb).await,
+        Verb::Lane(verb) => lane::run(load(config)?, verb).await,
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,
+        Verb::Guard(arguments) => Ok(guard::run(arguments)),
         Verb::Config(verb) => config::run(load(config)?, verb),
     }
 }

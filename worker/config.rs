@@ -20,6 +20,7 @@ mod backend;
 mod celery;
 mod check;
 mod document;
+mod exec;
 mod policy;
 mod pool;
 mod problem;
@@ -40,6 +41,7 @@ mod worker;
 pub use api::{Api, Sink, SinkKind, Token};
 pub use backend::{Backend, BackendKind, Project, Settings};
 pub use celery::{Celery, DatabaseFormat, Results, Tools};
+pub use exec::{Argument, Command, Exec, OnDrain, Piece};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
@@ -80,6 +82,9 @@ pub struct Config {
     pub celery: Celery,
     /// `[tasks]`: how often and how long a task is tried.
     pub tasks: Policies,
+    /// `[exec]`: commands that run as tasks, by the task's name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exec: BTreeMap<String, Exec>,
     /// `[python]`: the Python application whose tasks a worker runs.
     pub python: Python,
     /// `[plugins]`: plugins for test jobs that are programs of their own, by name. Default: none.
@@ -204,6 +209,7 @@ impl Config {
             pools,
             celery: root.table("celery", Celery::read),
             tasks: root.table("tasks", Policies::read),
+            exec: root.table("exec", Exec::read_all),
             python: root.table("python", Python::read),
             projects: root.table("projects", |section| {
                 section.tables(|name, section| Project::read(name, section, &plugins))

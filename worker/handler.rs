@@ -280,9 +280,16 @@ impl Context {
         &self.0.task.id
     }
 
-    /// This attempt's fencing token: for side effects elsewhere that can compare it.
+    /// Which claim of the task this attempt is.
     pub fn epoch(&self) -> Epoch {
         self.0.claimed.epoch
+    }
+
+    /// The fencing token for effects elsewhere that can compare it (a conditional write, a file's generation): refuse what comes with
+    /// a smaller one than the last. In a lane with one task at a time it grows from attempt to attempt of all the lane's tasks, without
+    /// a lane from attempt to attempt of this task.
+    pub fn token(&self) -> i64 {
+        self.0.claimed.token
     }
 
     /// How often the task failed, lost its worker, and was handed off before.

@@ -139,6 +139,11 @@ fn describe() {
         "longshore_celery_events_dropped_total",
         "Events for Celery's tools that could not be sent"
     );
+    describe_histogram!(
+        "longshore_drain_seconds",
+        Unit::Seconds,
+        "From SIGTERM until nothing was left to do"
+    );
     describe_gauge!(
         "longshore_attempts_running",
         "Attempts that run here, by task name"
@@ -165,6 +170,10 @@ fn describe() {
         "Messages that wait on a queue of this pool"
     );
     describe_gauge!(
+        "longshore_lanes_halted",
+        "Lanes that a failed task holds up"
+    );
+    describe_gauge!(
         "longshore_busy",
         "1 while this pod is labelled busy and must not be evicted"
     );
@@ -173,11 +182,11 @@ fn describe() {
         "1 while the API server does not answer as it should"
     );
     describe_gauge!("longshore_build_info", "1, with the version");
-    describe_histogram!(
-        "longshore_drain_seconds",
-        Unit::Seconds,
-        "From SIGTERM until nothing was left to do"
-    );
+    begin();
+}
+
+/// What is there from the beginning, so that its first change shows.
+fn begin() {
     metrics::gauge!("longshore_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!("longshore_kubernetes_lost").set(0.0);
     metrics::gauge!("longshore_busy").set(0.0);

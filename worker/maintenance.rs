@@ -164,6 +164,9 @@ impl Leader {
         self.relay
             .publish(self.store.ring_rescued(fence).await?)
             .await;
+        // Whoever ended them died before it came to that.
+        let (_, rings) = self.store.pass_on_left().await?;
+        self.relay.publish(rings).await;
         let left = self.store.outbox_take().await?;
         let (ended, left): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|ring| ring.ended.is_some());
@@ -199,6 +202,7 @@ impl Leader {
                 | State::Queued
                 | State::Waiting
                 | State::Parked
+                | State::Blocked
                 | State::Running
                 | State::Done,
             )

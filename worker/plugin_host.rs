@@ -26,6 +26,7 @@ mod python;
 use child::{Child, Nursery, Program};
 use protocol::{FromChild, TaskName};
 
+pub(crate) use attempt::tail;
 pub use python::Package;
 
 /// The protocol's version that we speak.

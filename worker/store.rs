@@ -20,6 +20,7 @@ mod audit;
 mod by_hand;
 mod celery;
 pub(crate) mod command;
+mod lanes;
 mod messages;
 mod outbox;
 mod postgres;
@@ -39,6 +40,7 @@ pub use audit::{PublishedPart, StagedRun};
 pub use by_hand::{Filter, RunningView, TaskView};
 pub use celery::{FoundResult, ResultRow};
 pub use command::Op;
+pub use lanes::{EntryView, LaneView, Wait};
 pub use messages::Taken;
 pub use outbox::Ring;
 pub use produced::Watched;
@@ -136,6 +138,12 @@ pub enum StoreError {
         /// What did not fit.
         reason: String,
     },
+    /// Tasks that name what is not there, or could never run.
+    #[error("enqueue these tasks: {reason}")]
+    Graph {
+        /// Which, and why.
+        reason: String,
+    },
     /// The address cannot be understood.
     #[error("understand store.url: {reason}")]
     Address {
@@ -164,6 +172,7 @@ impl StoreError {
             Self::Stale { .. }
             | Self::Refused { .. }
             | Self::Value { .. }
+            | Self::Graph { .. }
             | Self::Address { .. }
             | Self::Lock { .. }
             | Self::Schema(_) => false,

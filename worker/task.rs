@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::TaskId;
+use crate::lane::{After, Lane, When};
 
 /// One unit of work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,12 @@ pub struct Task {
     /// Not after this time (milliseconds since 1970, UTC); `None`: never too late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    /// Its place among others of one key. Only [`crate::store::Store::enqueue`] gives places: no message says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+    /// What it waits for; as above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
     /// Whatever else the message's headers said, kept and passed on.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
@@ -73,6 +80,8 @@ impl Task {
             priority: 0,
             run_at: None,
             expires_at: None,
+            lane: None,
+            after: Vec::new(),
             headers: Map::new(),
             wire: Wire::Native,
         }
@@ -89,6 +98,21 @@ impl Task {
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kwargs.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same in a lane.
+    #[must_use]
+    pub fn in_lane(mut self, lane: Lane) -> Self {
+        self.lane = Some(lane);
+        self
+    }
+
+    /// The same, once `task` has ended so.
+    #[must_use]
+    pub fn after(mut self, task: impl Into<String>, when: When) -> Self {
+        let task = TaskId::new(task);
+        self.after.push(After { task, when });
         self
     }
 

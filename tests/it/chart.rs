@@ -2,6 +2,7 @@
 
 mod admission;
 mod alerts;
+mod api;
 mod budgets;
 mod helm;
 mod image;
@@ -70,6 +71,7 @@ fn every_object_is_valid_in_all_supported_versions() {
         "PodMonitor=",
         "PrometheusRule=",
         "StatefulSet=",
+        "Ingress=",
     ] {
         assert!(report.contains(kind), "{kind} {report}");
     }
@@ -146,9 +148,12 @@ fn a_trigger_counts_messages_that_workers_hold() {
 
 /// The names of a release's objects, those outside of namespaces with their kind alone.
 fn names(release: &str, namespace: &str) -> BTreeSet<String> {
-    let objects = Helm::Four
-        .render_as(release, namespace, &[&values("squad")], &[])
-        .unwrap();
+    let rendered = ["squad", "api"].map(|example| {
+        Helm::Four
+            .render_as(release, namespace, &[&values(example)], &[])
+            .unwrap()
+    });
+    let objects = rendered.concat();
     let scope = |object: &Value| {
         let global = [
             "ClusterRole",
@@ -236,12 +241,19 @@ fn the_notes_say_what_a_drain_does() {
     for sentence in [
         "fetch (elastic, keda from 0 to 20 pods, takes ci_fetch):\n  As soon as the node is cordoned",
         "The eviction is granted at once, as far as the pool's own budget lets it. A worker then has 60 s",
-        "postprocess (pinned, 4 pods, takes ci_fetch_postprocess):\n  The drain waits for each of its pods",
+        "postprocess (pinned, 4 pods, takes ci_fetch_postprocess, longshore_postprocess):\n  The drain waits for each of its pods",
     ] {
         assert!(squad.contains(sentence), "{sentence}\n{squad}");
     }
     assert!(notes("unaware").contains("Nothing holds the drain: kubernetes.enabled is false."));
     assert!(notes("embedded").contains("There is one pod"));
+    let api = notes("api");
+    for sentence in [
+        "api (2 pods): it keeps nothing",
+        "https://longshore.example.org/ with a token of ci, kernel-lab.",
+    ] {
+        assert!(api.contains(sentence), "{sentence}\n{api}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,7 @@ mod crash_commands;
 mod demo;
 mod drain;
 mod drain_command;
+mod exec;
 mod harness;
 mod hostile;
 mod inside;

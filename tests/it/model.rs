@@ -136,7 +136,7 @@ impl World {
                 self.store().cancel(&name(task), "by hand").await.unwrap();
                 if let Some(model) = self.tasks.get_mut(&task) {
                     match model.state {
-                        State::Queued | State::Waiting | State::Parked => {
+                        State::Queued | State::Waiting | State::Parked | State::Blocked => {
                             model.state = State::Canceled
                         }
                         State::Running => model.cancel = true,

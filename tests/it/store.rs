@@ -3,6 +3,7 @@
 mod by_hand;
 mod claims;
 mod enqueue;
+mod lanes;
 mod leaders;
 mod messages;
 mod outbox;

@@ -59,7 +59,7 @@ impl IntoResponse for Refusal {
                 .into_response(),
             Self::Late => (StatusCode::SERVICE_UNAVAILABLE, "it took too long: try again").into_response(),
             Self::Store(error) => {
-                tracing::warn!(%error, "a test job was not stored");
+                tracing::warn!(%error, "what was asked for was not stored");
                 (StatusCode::SERVICE_UNAVAILABLE, "the store did not take it: try again").into_response()
             }
         }

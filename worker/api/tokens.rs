@@ -20,11 +20,16 @@ impl Tokens {
         Self(tokens.iter().map(entry).collect())
     }
 
+    /// Whoever asks.
+    pub(super) fn known(&self, headers: &HeaderMap) -> Result<(&str, &Token), Refusal> {
+        let found = shown(headers).and_then(|token| self.0.get(&hash(token)));
+        let (name, token) = found.ok_or(Refusal::Unknown)?;
+        Ok((name, token))
+    }
+
     /// The name of whoever asks, if that may watch test jobs of `project`.
     pub(super) fn allow(&self, headers: &HeaderMap, project: &str) -> Result<&str, Refusal> {
-        let (name, token) = shown(headers)
-            .and_then(|token| self.0.get(&hash(token)))
-            .ok_or(Refusal::Unknown)?;
+        let (name, token) = self.known(headers)?;
         if token.may(project) {
             Ok(name)
         } else {
@@ -71,6 +76,7 @@ mod tests {
         let token = Token {
             token: Secret::new("abc"),
             projects: vec!["g/p".into()],
+            tasks: Vec::new(),
         };
         let tokens = Tokens::new(&BTreeMap::from([("ci".to_owned(), token)]));
         for (name, value) in [

@@ -1,19 +1,35 @@
 //! `longshore enqueue`: a task by hand or by a script, stored and announced in one transaction.
 
+use std::collections::HashSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Answer, Failure, open_broker, open_store, print};
 use crate::celery;
 use crate::clock::Millis;
 use crate::config::{BrokerAddress, Config};
+use crate::graph;
+use crate::lane::{After, Lane, OnFailure};
 use crate::outbox;
 use crate::pool;
 use crate::task::Task;
 use crate::testjob::{self, Target};
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    /// Adds all tasks of a JSON file in one transaction, with their lanes and what they wait for; `-`: standard input
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -60,34 +76,82 @@ pub(super) enum Verb {
         /// Not after this much time from now
         #[arg(long, value_parser = humantime::parse_duration)]
         expires: Option<Duration>,
+        /// The lane in which it runs in its turn, for instance apt:stable
+        #[arg(long, conflicts_with = "celery")]
+        lane: Option<String>,
+        /// How many of the lane run at once, from now on; 1 for a new lane
+        #[arg(long, requires = "lane", value_parser = clap::value_parser!(u32).range(1..))]
+        lane_limit: Option<u32>,
+        /// What its final failure means for those behind it in the lane: halt, skip or cancel-rest
+        #[arg(long, requires = "lane", default_value = "halt", value_parser = graph::on_failure)]
+        on_failure: OnFailure,
+        /// A task after which it runs: ID, or ID:done, ID:failed; may be given several times
+        #[arg(long, conflicts_with = "celery", value_parser = graph::after)]
+        after: Vec<After>,
     },
 }
 
-pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
-    if matches!(verb, Verb::Task { celery: true, .. }) {
+pub(super) async fn run(config: Arc<Config>, arguments: Arguments) -> Answer {
+    let Arguments { graph, verb } = arguments;
+    if let Some(verb @ Verb::Task { celery: true, .. }) = verb {
         return for_celery(&config, verb).await;
     }
     let store = open_store(&config)?;
     store.check_schema().await?;
     store.anchor_clock().await?;
-    let tasks = tasks(&config, store.clock().now(), verb)?;
+    let now = store.clock().now();
+    let (names, tasks): (Vec<_>, Vec<_>) = match (graph, verb) {
+        (Some(path), _) => {
+            let wrong = |error: String| Failure::Wrong(format!("{}: {error}", path.display()));
+            let text = read(&path).map_err(|error| wrong(error.to_string()))?;
+            let named = graph::read(&text, now, |name| config.route(name));
+            named
+                .map_err(|error| wrong(error.to_string()))?
+                .into_iter()
+                .unzip()
+        }
+        (None, Some(verb)) => {
+            let tasks = tasks(&config, now, verb)?.into_iter();
+            tasks.map(|task| (None, task)).unzip()
+        }
+        (None, None) => return Err(Failure::Wrong("what is to be enqueued? See --help".into())),
+    };
     let enqueued = store.enqueue(&tasks).await?;
     let broker = open_broker(&config, &store, &pool::member_id("enqueue"));
     outbox::publish(&store, &broker, &enqueued.rings).await;
-    for task in &tasks {
-        let word = if enqueued.new.contains(&task.id) {
+    let new = enqueued.new.iter().collect::<HashSet<_>>();
+    for (name, task) in names.iter().zip(&tasks) {
+        let word = if new.contains(&task.id) {
             "enqueued"
         } else {
             "was there already"
         };
+        let name = name.as_deref().map(|name| format!("{name}: "));
+        let lane = task
+            .lane
+            .as_ref()
+            .map(|lane| format!(", lane {}", lane.key));
         print(&format!(
-            "{} {word} ({} on {})",
-            task.id, task.name, task.queue
+            "{}{} {word} ({} on {}{})",
+            name.unwrap_or_default(),
+            task.id,
+            task.name,
+            task.queue,
+            lane.unwrap_or_default()
         ));
     }
     broker.close().await;
     store.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return std::fs::read(path);
+    }
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Publishes for Celery's workers; the store is not asked.
@@ -111,6 +175,11 @@ async fn for_celery(config: &Config, verb: Verb) -> Answer {
     broker.close().await;
     store.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn parsed<T: DeserializeOwned>(flag: &str, what: &str, text: &str) -> Result<T, Failure> {
+    let wrong = |error| Failure::Wrong(format!("{flag} {text:?} is no JSON {what}: {error}"));
+    serde_json::from_str(text).map_err(wrong)
 }
 
 /// The tasks that a verb asks for.
@@ -151,13 +220,13 @@ fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure>
             priority,
             countdown,
             expires,
+            lane,
+            lane_limit,
+            on_failure,
+            after: waits,
         } => {
-            let kwargs: Map<String, Value> = serde_json::from_str(&kwargs).map_err(|error| {
-                Failure::Wrong(format!("--kwargs {kwargs:?} is no JSON object: {error}"))
-            })?;
-            let args: Vec<Value> = serde_json::from_str(&args).map_err(|error| {
-                Failure::Wrong(format!("--args {args:?} is no JSON array: {error}"))
-            })?;
+            let kwargs: Map<String, Value> = parsed("--kwargs", "object", &kwargs)?;
+            let args: Vec<Value> = parsed("--args", "array", &args)?;
             let route = match celery {
                 true => config.celery.routes.get(&name),
                 false => config.route(&name),
@@ -172,6 +241,12 @@ fn tasks(config: &Config, now: Millis, verb: Verb) -> Result<Vec<Task>, Failure>
             task.priority = priority.min(9);
             task.run_at = countdown.map(after);
             task.expires_at = expires.map(after);
+            task.lane = lane.map(|key| Lane {
+                key,
+                limit: lane_limit,
+                on_failure,
+            });
+            task.after = waits;
             vec![match id {
                 Some(id) => task.with_id(id),
                 None => task,

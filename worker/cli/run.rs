@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
 use crate::celery::{self, Celery};
 use crate::config::{Config, ForeignKeys, Python};
+use crate::exec;
 use crate::handler::Registry;
 use crate::http;
 use crate::kube::Pod;
@@ -130,6 +131,8 @@ async fn registry(
     }
     handlers(&mut registry);
     celery::unlock::register(&mut registry, celery);
+    exec::register(&mut registry, config)
+        .map_err(|error| Failure::Wrong(format!("longshore failed to {error}")))?;
     Ok(registry)
 }
 

@@ -10,7 +10,7 @@ use super::show::{ago, cell, json, table};
 use super::{Answer, Failure, open_broker, open_store, print};
 use crate::broker::Broker;
 use crate::clock::Millis;
-use crate::config::{self, Config, ResultStore};
+use crate::config::{self, Config, Pool, ResultStore};
 use crate::outbox;
 use crate::pool;
 use crate::squad::Storage;
@@ -239,6 +239,11 @@ async fn queues(config: &Config, broker: &Broker) -> Vec<Queue> {
 
 fn unserved(config: &Config, queue: &Queue) -> Option<Finding> {
     let python = [&config.squad.python_queue, &config.squad.testrun_queue].contains(&&queue.queue);
+    let elastic = |pool: &Pool| pool.kind.is_elastic() && pool.queues.contains(&queue.queue);
+    if queue.messages == Some(0) && !python && config.pools.values().any(elastic) {
+        // Scaled to none until something comes.
+        return None;
+    }
     let (what, mend) = match (queue.consumers, python) {
         (None, _) => (
             format!("queue {} is not there", queue.queue),

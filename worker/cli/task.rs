@@ -1,5 +1,6 @@
 //! `longshore task`: what is queued, waits, runs and failed; dead letters run again; cancellation.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::store::{Filter, State, Store, TaskView};
 pub(super) enum Verb {
     /// Lists tasks
     List {
-        /// Only those in this state: queued, waiting, parked, running, done, dead, canceled, expired
+        /// Only those in this state: queued, waiting, blocked, parked, running, done, dead, canceled, expired
         #[arg(long, value_parser = state)]
         state: Option<State>,
         /// At most so many
@@ -47,7 +48,7 @@ pub(super) enum Verb {
 
 fn state(word: &str) -> Result<State, String> {
     serde_json::from_value(word.into()).map_err(|_| {
-        "one of queued, waiting, parked, running, done, dead, canceled, expired".into()
+        "one of queued, waiting, blocked, parked, running, done, dead, canceled, expired".into()
     })
 }
 
@@ -71,7 +72,7 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
             print(&if as_json {
                 json(&tasks)?
             } else {
-                listing(&store, &tasks)
+                listing(&store, &tasks).await?
             });
         }
         Verb::Show { id } => {
@@ -87,6 +88,12 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
             };
             let mut value = serde_json::to_value(task)?;
             value["task"] = serde_json::from_str(&task.task)?;
+            if task.state == State::Blocked {
+                value["waits"] = serde_json::to_value(store.waits(&[&id]).await?)?;
+                let standing = std::iter::once((task.id.as_str(), task.state));
+                let waiting = waiting(&store, standing).await?;
+                value["reason"] = waiting.get(&task.id).cloned().into();
+            }
             print(&serde_json::to_string_pretty(&value)?);
         }
         Verb::Retry { ids, all_dead } => retry(&config, &store, ids, all_dead).await?,
@@ -105,8 +112,31 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-fn listing(store: &Store, tasks: &[TaskView]) -> String {
+/// What those of these tasks that are blocked wait for, for people.
+pub(super) async fn waiting(
+    store: &Store,
+    tasks: impl Iterator<Item = (&str, State)>,
+) -> Result<HashMap<String, String>, Failure> {
     let now = store.clock().now();
+    let blocked = tasks.filter(|(_, state)| *state == State::Blocked);
+    let blocked = blocked.map(|(id, _)| id).collect::<Vec<_>>();
+    let mut found: HashMap<String, String> = HashMap::new();
+    if !blocked.is_empty() {
+        for wait in store.waits(&blocked).await? {
+            let text = wait.text(now);
+            found
+                .entry(wait.id)
+                .and_modify(|all| *all = format!("{all}; {text}"))
+                .or_insert(text);
+        }
+    }
+    Ok(found)
+}
+
+async fn listing(store: &Store, tasks: &[TaskView]) -> Result<String, Failure> {
+    let now = store.clock().now();
+    let standing = tasks.iter().map(|task| (task.id.as_str(), task.state));
+    let waiting = waiting(store, standing).await?;
     let mut rows = table(&[
         "task",
         "name",
@@ -130,10 +160,15 @@ fn listing(store: &Store, tasks: &[TaskView]) -> String {
             task.interruptions.to_string(),
             ago(Some(task.created_at), now),
             cell(task.progress.as_deref()),
-            cell(task.reason.as_deref()),
+            cell(
+                waiting
+                    .get(&task.id)
+                    .or(task.reason.as_ref())
+                    .map(String::as_str),
+            ),
         ]);
     }
-    rows.to_string()
+    Ok(rows.to_string())
 }
 
 /// Runs tasks again, and announces them.

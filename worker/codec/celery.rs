@@ -265,6 +265,8 @@ fn assemble(parts: Parts, message: &Message, queue: &str) -> Result<Task, Unread
         priority: message.priority.unwrap_or(0).min(MAX_PRIORITY),
         run_at,
         expires_at,
+        lane: None,
+        after: Vec::new(),
         headers,
         wire: Wire::Celery,
     })

@@ -87,6 +87,8 @@ pub(super) fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable>
         priority: u8::try_from(priority).map_or(MAX_PRIORITY, |it| it.min(MAX_PRIORITY)),
         run_at: run_at_ms,
         expires_at: expires_at_ms,
+        lane: None,
+        after: Vec::new(),
         headers,
         wire: Wire::Native,
     })

@@ -45,6 +45,8 @@ fn tasks() -> impl Strategy<Value = Task> {
                 priority,
                 run_at,
                 expires_at,
+                lane: None,
+                after: Vec::new(),
                 headers: headers
                     .into_iter()
                     .map(|(key, value)| (format!("mine_{key}"), value))

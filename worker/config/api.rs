@@ -32,6 +32,9 @@ pub struct Token {
     pub token: Secret,
     /// The projects, `group/project`, that it may watch test jobs of. Default `["*"]`: all.
     pub projects: Vec<String>,
+    /// The names of tasks that it may enqueue by `POST /api/tasks`; `package.*` is all that begin so. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
 }
 
 /// A server that results are submitted to.
@@ -95,6 +98,7 @@ impl Token {
         let projects = section
             .list("projects")
             .unwrap_or_else(|| vec!["*".to_owned()]);
+        let tasks = section.list("tasks").unwrap_or_default();
         let sound = ["token", "token_file", "token_env"]
             .iter()
             .all(|key| section.is_sound(key));
@@ -104,7 +108,18 @@ impl Token {
         Some(Self {
             token: token?,
             projects,
+            tasks,
         })
+    }
+
+    /// Whether it may enqueue tasks of this name.
+    pub fn may_enqueue(&self, name: &str) -> bool {
+        self.tasks
+            .iter()
+            .any(|entry| match entry.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == entry,
+            })
     }
 
     /// Whether it may watch test jobs of `group/project`.

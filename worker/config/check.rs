@@ -50,6 +50,29 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
     routes_are_served(config, reading);
     squad_is_reachable(config, reading);
     sinks_are_there(config, reading);
+    commands_end_within_their_tasks(config, reading);
+}
+
+/// A command has its own time limit and its grace before the task's limit kills it.
+fn commands_end_within_their_tasks(config: &Config, reading: &Reading<'_>) {
+    for (name, exec) in &config.exec {
+        let Some(limit) = exec.time_limit else {
+            continue;
+        };
+        let most = config.policy(name).time_limit;
+        if limit + exec.grace > most {
+            let wrong = Wrong::new(
+                format!(
+                    "with its grace ({}) more than the task may run ({})",
+                    show_duration(exec.grace),
+                    show_duration(most)
+                ),
+                format!("lower it, or raise tasks.{name:?}.time_limit"),
+            );
+            let shown = Some(format!("{:?}", show_duration(limit)));
+            reading.wrong(&["exec", name, "time_limit"], shown, wrong);
+        }
+    }
 }
 
 /// A project submits its results to sinks that there are.

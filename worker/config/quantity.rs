@@ -97,6 +97,17 @@ pub(super) fn serialize_duration<S: Serializer>(
     out.serialize_str(&show_duration(*duration))
 }
 
+/// The same where there may be none.
+pub(super) fn serialize_optional_duration<S: Serializer>(
+    duration: &Option<Duration>,
+    out: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => serialize_duration(duration, out),
+        None => out.serialize_none(),
+    }
+}
+
 /// For `#[serde(serialize_with = …)]` on a size in bytes.
 pub(super) fn serialize_size<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&show_size(*bytes))

@@ -269,6 +269,32 @@ impl<'r> Section<'r> {
         })
     }
 
+    /// A list of texts, each as `parse` takes it; `None` if not written.
+    pub(super) fn list_of<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        self.value(key, |value| {
+            value.texts()?.iter().map(|text| parse(text)).collect()
+        })
+    }
+
+    /// A list of numbers from 0 to 255; `None` if not written.
+    pub(super) fn numbers(&mut self, key: &'static str) -> Option<Vec<u8>> {
+        self.value(key, |value| {
+            let number = |number| {
+                u8::try_from(number).map_err(|_| {
+                    Wrong::new(
+                        format!("{number} is out of range"),
+                        "give numbers from 0 to 255",
+                    )
+                })
+            };
+            value.integers()?.into_iter().map(number).collect()
+        })
+    }
+
     /// A path. One that the file has starts at the file's folder, one that a variable has at the
     /// working directory.
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {

@@ -720,3 +720,89 @@ fn mistakes_in_plugins_are_told() {
     let told = one("[plugins.mine]\ncommand = [\"x\"]\n[projects.\"*\"]\nplugins = [\"mind\"]\n");
     assert!(told.contains("did you mean \"mine\"?"), "{told}");
 }
+
+#[test]
+fn commands_that_run_as_tasks_are_read_and_written() {
+    let text = r#"
+[exec."apt.sign"]
+command = ["bin/sign", "--suite={suite}", "{{{note:any}}}", ""]
+probe = ["grep", "-q", "x"]
+retry = [75, 100]
+on_drain = "terminate"
+time_limit = "10m"
+env = { GNUPGHOME = "/srv/keys" }
+pass_env = ["LANG"]
+"#;
+    let config = good(text);
+    let exec = &config.exec["apt.sign"];
+    assert_eq!(exec.command.program, "etc/bin/sign");
+    let value = |name: &str, any| Piece::Value {
+        name: name.to_owned(),
+        any,
+    };
+    let fixed = |text: &str| Piece::Text(text.to_owned());
+    let pieces: Vec<&[Piece]> = exec
+        .command
+        .arguments
+        .iter()
+        .map(|argument| argument.pieces.as_slice())
+        .collect();
+    assert_eq!(
+        pieces,
+        [
+            &[fixed("--suite="), value("suite", false)][..],
+            &[fixed("{"), value("note", true), fixed("}")],
+            &[fixed("")],
+        ]
+    );
+    assert_eq!(
+        (&exec.success[..], &exec.retry[..]),
+        (&[0][..], &[75, 100][..])
+    );
+    assert_eq!(exec.env["GNUPGHOME"], "/srv/keys");
+    let shown = config.redacted_toml();
+    assert!(shown.contains(r#""--suite={suite}""#), "{shown}");
+    assert!(shown.contains(r#"command = ["etc/bin/sign""#), "{shown}");
+}
+
+#[test]
+fn mistakes_in_commands_are_told() {
+    let told = |rest: &str| one(&format!("[exec.x]\n{rest}\n"));
+    for (rest, what) in [
+        ("probe = ['a']", "exec.x.command: missing"),
+        ("command = []", "empty"),
+        ("command = ['{program}']", "a task never does"),
+        ("command = ['a', '{b']", "a brace stands alone"),
+        ("command = ['a', 'b}']", "a brace stands alone"),
+        ("command = ['a', '{}']", "no name"),
+        ("command = ['a', '{b:all}']", "something else than any"),
+        ("command = ['sh', '-c', 'echo {b}']", "a shell would run"),
+        (
+            "command = ['/bin/bash', '-euc', '{b}', 'x']",
+            "a shell would run",
+        ),
+        ("command = ['a']\nretry = [0]", "stands in success too"),
+        ("command = ['a']\nretry = [256]", "out of range"),
+        (
+            "command = ['a']\npass_env = ['LONGSHORE__STORE__PASSWORD']",
+            "own",
+        ),
+        (
+            "command = ['a']\nenv = { 'A=B' = 'c' }",
+            "no name of a variable",
+        ),
+        (
+            "command = ['a']\ntime_limit = '1h'",
+            "more than the task may run",
+        ),
+        (
+            "command = ['a']\ncommnd = ['a']",
+            "did you mean \"command\"",
+        ),
+    ] {
+        let told = told(rest);
+        assert!(told.contains(what), "{rest}: {told}");
+    }
+    let fine = "[exec.x]\ncommand = ['sh', '-c', 'echo \"$1\"', 'sh', '{b}']\n";
+    assert_eq!(good(fine).exec.len(), 1);
+}

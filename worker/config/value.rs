@@ -135,6 +135,23 @@ impl Value {
         }
     }
 
+    /// As a list of whole numbers; a variable's are separated by commas.
+    pub(super) fn integers(&self) -> Result<Vec<i128>, Wrong> {
+        match self {
+            Self::List(values) => values.iter().map(Self::integer).collect(),
+            Self::Variable(text) => text
+                .split(',')
+                .map(|part| Self::Variable(part.to_owned()).integer())
+                .collect(),
+            Self::Text(_)
+            | Self::Integer(_)
+            | Self::Float(_)
+            | Self::Flag(_)
+            | Self::Date(_)
+            | Self::Table(_) => Err(self.unlike("a list of numbers", "write [0, 75]")),
+        }
+    }
+
     /// As a list of strings; a variable's are separated by commas.
     pub(super) fn texts(&self) -> Result<Vec<String>, Wrong> {
         const MEND: &str = r#"write ["one", "two"]"#;

@@ -313,7 +313,7 @@ fn start(host: &Host, task: &Task, context: &Context, kept: &Kept, limits: &Limi
 }
 
 /// The end of a text, of at most `longest` bytes.
-fn tail(text: &str, longest: usize) -> &str {
+pub(crate) fn tail(text: &str, longest: usize) -> &str {
     let from = text.ceil_char_boundary(text.len().saturating_sub(longest));
     text.get(from..).unwrap_or(text)
 }

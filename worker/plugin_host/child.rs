@@ -4,13 +4,14 @@
 //! to be killed with us. Killing means its whole process group.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child as Process, Command};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::protocol::{self, FromChild, ToChild, Unheard};
@@ -40,14 +42,18 @@ pub(crate) struct Program {
     pub(crate) name: String,
     /// The command and its arguments.
     pub(crate) command: Vec<OsString>,
-    /// Beside this process's environment.
+    /// Beside this process's environment, …
     pub(crate) environment: Vec<(String, OsString)>,
+    /// … or instead of it.
+    pub(crate) alone: bool,
     /// Where it runs; `None`: here.
     pub(crate) folder: Option<PathBuf>,
     /// Whether its standard output is the socket too, not the log.
     pub(crate) speaks: bool,
     /// For how long it may say nothing; `None`: for ever.
     pub(crate) silence: Option<Duration>,
+    /// How many bytes of its log are passed on; of the rest, only the end is kept. `None`: all.
+    pub(crate) log_limit: Option<u64>,
 }
 
 impl Program {
@@ -57,14 +63,19 @@ impl Program {
             name: _,
             command,
             environment,
+            alone,
             folder,
             speaks,
             silence: _,
+            log_limit: _,
         } = self;
         let (file, arguments) = command
             .split_first()
             .ok_or_else(|| io::Error::other("the command is empty"))?;
-        let mut start = Command::new(file);
+        let mut start = Command::new(rooted(file)?);
+        if *alone {
+            start.env_clear();
+        }
         // Our configuration may hold passwords, and is no matter of a child.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LONGSHORE__") {
@@ -88,6 +99,15 @@ impl Program {
             start.current_dir(folder);
         }
         Ok(start)
+    }
+}
+
+/// A program as it is found from another folder, too: one with a slash is a path from here, others are names to look for.
+pub(crate) fn rooted(program: &OsStr) -> io::Result<OsString> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        std::path::absolute(program).map(Into::into)
+    } else {
+        Ok(program.to_owned())
     }
 }
 
@@ -129,18 +149,45 @@ pub(crate) struct Child {
     output: OwnedWriteHalf,
     heard: mpsc::Receiver<FromChild>,
     state: Arc<State>,
+    logs: Vec<JoinHandle<()>>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
 /// What the listeners of a child share.
-#[derive(Default)]
 struct State {
     /// Why we ended it; the first reason counts.
     verdict: Mutex<Option<String>>,
     last_words: Mutex<VecDeque<String>>,
+    /// How many bytes of its log may still be passed on, and how many were not.
+    room: AtomicU64,
+    unlogged: AtomicU64,
 }
 
 impl State {
+    fn new(log_limit: Option<u64>) -> Self {
+        Self {
+            verdict: Mutex::default(),
+            last_words: Mutex::default(),
+            room: AtomicU64::new(log_limit.unwrap_or(u64::MAX)),
+            unlogged: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a line of `size` bytes may be passed on.
+    fn has_room(&self, size: u64) -> bool {
+        let taken = self
+            .room
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+                room.checked_sub(size)
+            });
+        if taken.is_err() {
+            // Lines of later that would fit are not picked out of what is left.
+            self.room.store(0, Ordering::Relaxed);
+            self.unlogged.fetch_add(size, Ordering::Relaxed);
+        }
+        taken.is_ok()
+    }
+
     fn judge(&self, reason: impl FnOnce() -> String) {
         self.verdict
             .lock()
@@ -156,7 +203,14 @@ impl Child {
         nursery: &Nursery,
         tasks: &TaskTracker,
     ) -> io::Result<Self> {
-        let Program { name, silence, .. } = program;
+        let Program {
+            name,
+            silence,
+            log_limit,
+            alone,
+            ..
+        } = program;
+        let alone = *alone;
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let (input, output) = UnixStream::from_std(ours)?.into_split();
@@ -166,7 +220,8 @@ impl Child {
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .and_then(Pid::from_raw);
-        let state = Arc::new(State::default());
+        let state = Arc::new(State::new(*log_limit));
+        let mut logs = Vec::new();
         for pipe in [
             process.stdout.take().map(|it| Box::new(it) as Pipe),
             process.stderr.take().map(|it| Box::new(it) as Pipe),
@@ -174,7 +229,7 @@ impl Child {
         .into_iter()
         .flatten()
         {
-            tasks.spawn(keep_log(name.clone(), pipe, Arc::clone(&state)));
+            logs.push(tasks.spawn(keep_log(name.clone(), pipe, Arc::clone(&state))));
         }
         let (sender, heard) = mpsc::channel(IN_FLIGHT);
         let listening = listen(
@@ -189,6 +244,10 @@ impl Child {
         let (ended, exit) = watch::channel(None);
         tasks.spawn(async move {
             let status = process.wait().await.unwrap_or_default();
+            if alone {
+                // Its first process alone may have been killed, for want of memory.
+                kill(pid);
+            }
             ended.send_replace(Some(status));
         });
         Ok(Self {
@@ -197,6 +256,7 @@ impl Child {
             output,
             heard,
             state,
+            logs,
             exit,
         })
     }
@@ -283,6 +343,27 @@ impl Child {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Ends its process group, and waits until the last line of its log is kept. How many bytes of it were not passed on.
+    pub(crate) async fn end_log(&mut self, reason: &str) -> u64 {
+        self.kill(reason);
+        for log in &mut self.logs {
+            // A process that left the group may hold the pipe.
+            let _kept = tokio::time::timeout(FAREWELL, log).await;
+        }
+        self.logs.clear();
+        self.state.unlogged.load(Ordering::Relaxed)
+    }
+
+    /// The last line of its log.
+    pub(crate) fn last_word(&self) -> Option<String> {
+        let words = self
+            .state
+            .last_words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        words.back().cloned()
     }
 
     /// The last lines of its log.
@@ -391,7 +472,9 @@ async fn keep_log(name: String, pipe: Pipe, state: Arc<State>) {
         if text.is_empty() {
             continue;
         }
-        log(&name, "info", &text);
+        if state.has_room(text.len() as u64 + 1) {
+            log(&name, "info", &text);
+        }
         let mut words = state
             .last_words
             .lock()

@@ -79,9 +79,11 @@ impl Package {
                 ("PYTHONPATH".into(), self.python_path(path)),
                 ("PYTHONUNBUFFERED".into(), "1".into()),
             ],
+            alone: false,
             folder: None,
             speaks: false,
             silence: Some(silence),
+            log_limit: None,
         }
     }
 }

@@ -234,6 +234,7 @@ mod tests {
     fn claimed(failures: u32) -> Claimed {
         Claimed {
             epoch: crate::id::Epoch::FIRST,
+            token: 1,
             failures,
             crashes: 7,
             interruptions: 99,

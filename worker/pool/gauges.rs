@@ -75,4 +75,8 @@ async fn ask(worker: &Worker) {
         Ok(lag) => metrics::gauge!("longshore_outbox_lag_seconds").set(lag),
         Err(error) => tracing::debug!(%error, "the outbox could not be looked at"),
     }
+    match worker.store.halted_lanes().await {
+        Ok(lanes) => metrics::gauge!("longshore_lanes_halted").set(lanes),
+        Err(error) => tracing::debug!(%error, "lanes could not be looked at"),
+    }
 }

@@ -367,7 +367,12 @@ fn count(worker: &Worker, aside: &SetAside) {
             "expired"
         }
         State::Waiting => return worker.tell_aside(&aside.task, None),
-        State::Queued | State::Running | State::Done | State::Dead | State::Canceled => return,
+        State::Queued
+        | State::Blocked
+        | State::Running
+        | State::Done
+        | State::Dead
+        | State::Canceled => return,
     };
     if worker.setup.health.is_watched() {
         let name = if worker.registry.knows(&aside.task.name) {

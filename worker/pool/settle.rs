@@ -133,7 +133,14 @@ fn continued(worker: &Worker, task: &Task, mut verdict: Verdict, exception: Exce
             verdict.settlement.message = celery::again(task);
             return verdict;
         }
-        Some(State::Queued | State::Waiting | State::Parked | State::Running | State::Expired)
+        Some(
+            State::Queued
+            | State::Waiting
+            | State::Parked
+            | State::Blocked
+            | State::Running
+            | State::Expired,
+        )
         | None => return verdict,
     };
     let after = |end: &End| {
@@ -295,7 +302,7 @@ fn count(worker: &Worker, id: &TaskId, epoch: Epoch, settlement: &Settlement) {
         Some(State::Waiting) if settlement.failed => "retried",
         Some(State::Waiting) => "later",
         Some(State::Queued) => "handed_off",
-        Some(State::Parked | State::Running | State::Expired) | None => "other",
+        Some(State::Parked | State::Blocked | State::Running | State::Expired) | None => "other",
     };
     if outcome == "handed_off" {
         let reason = if worker.quiet.is_cancelled() {
@@ -341,7 +348,7 @@ fn what(settlement: &Settlement, runtime: Duration) -> Option<What> {
         }),
         State::Waiting => Some(What::Retried { reason }),
         State::Queued => Some(What::Rejected),
-        State::Parked | State::Running | State::Expired => None,
+        State::Parked | State::Blocked | State::Running | State::Expired => None,
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
-use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
+use super::lanes::{Ended, RELINK, again_ops, waive_op, written};
+use super::outbox::{Ring, ring_ended_op};
 use super::sql::sql;
 use super::tasks::{State, parsed, task_row, with};
 use super::{Store, StoreError};
@@ -54,6 +55,7 @@ pub struct TaskView {
     pub progress: Option<String>,
     pub result: Option<String>,
     pub reason: Option<String>,
+    pub lane: Option<String>,
     #[serde(skip_serializing)]
     pub task: String,
 }
@@ -98,9 +100,13 @@ impl Store {
         let ops = vec![
             Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
             ring_ended_op(std::iter::once(id))?,
+            waive_op(&[id])?,
         ];
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
+        // What may run now is announced by the leader.
+        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
+            .await;
         Ok(typed::<Answer>(rows)?
             .into_iter()
             .next()
@@ -133,9 +139,13 @@ impl Store {
         let ops = vec![
             Op::new(sql!("revoke"), &rows)?,
             ring_ended_op(ids.iter().map(String::as_str))?,
+            waive_op(ids)?,
         ];
         let mut answers = self.command("cancel", ops).await?.into_iter();
-        let answers = typed::<Answer>(answers.next().unwrap_or_default())?.into_iter();
+        let rows = answers.next().unwrap_or_default();
+        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
+            .await;
+        let answers = typed::<Answer>(rows)?.into_iter();
         Ok(answers.map(|Answer { id, state }| (id, state)).collect())
     }
 
@@ -156,7 +166,8 @@ impl Store {
         self.command("set_aside", ops).await.map(drop)
     }
 
-    /// Lets dead, canceled, expired or parked tasks run again. Returns what is to be published.
+    /// Lets dead, canceled, expired or parked tasks run again: one that halts its lane in its place, others of a lane at its end. What was
+    /// canceled because they failed waits for them again. Returns what is to be published.
     ///
     /// # Errors
     ///
@@ -176,8 +187,12 @@ impl Store {
                 rows.push(with(task_row(&task)?, json!({ "id": id })));
             }
         }
-        let ops = vec![Op::new(sql!("revive"), &rows)?, ring_new_op()?];
-        rings(self.command("revive", ops).await?.pop().unwrap_or_default())
+        let mut ops = vec![Op::new(sql!("revive"), &rows)?];
+        ops.extend(again_ops(&rows)?);
+        let (answers, mut rings) = self.announcing("revive", ops.clone()).await?;
+        let again = written(&ops, &answers, RELINK.name);
+        self.pass_on_these(again, &mut rings).await;
+        Ok(rings)
     }
 
     /// Lists tasks, oldest first.

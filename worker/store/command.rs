@@ -98,7 +98,7 @@ impl Op {
     pub(crate) fn announces(&self) -> bool {
         matches!(
             self.sql.name,
-            "ring" | "post" | "squad/post" | "celery/chord_end"
+            "ring" | "ring_new" | "post" | "squad/post" | "celery/chord_end" | "lanes/ring"
         )
     }
 

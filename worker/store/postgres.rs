@@ -115,8 +115,16 @@ impl Postgres {
     ) -> Result<(), StoreError> {
         let mut connection = self.commands.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let create = format!("create schema if not exists {}", quoted(schema));
-        transaction.execute(sqlx::AssertSqlSafe(create)).await?;
+        let schema = quoted(schema);
+        let row = sqlx::query("select to_regnamespace($1) is not null")
+            .bind(&schema)
+            .fetch_one(&mut *transaction)
+            .await?;
+        // PostgreSQL asks for the right to create one even where `if not exists` finds it; somebody else may have made ours.
+        if !row.try_get::<bool, _>(0)? {
+            let create = format!("create schema if not exists {schema}");
+            transaction.execute(sqlx::AssertSqlSafe(create)).await?;
+        }
         for statement in statements {
             transaction
                 .execute(sqlx::AssertSqlSafe(statement.clone()))

@@ -10,6 +10,7 @@ pub const VERSION: i64 = MIGRATIONS.len() as i64;
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_base.sql"),
     include_str!("migrations/0002_squad.sql"),
+    include_str!("migrations/0003_lanes.sql"),
 ];
 
 /// How the store's schema stands to this program's.

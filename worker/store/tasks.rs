@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
-use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
+use super::lanes::{Ended, written};
+use super::outbox::{Ring, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
-use super::{Store, StoreError};
+use super::{Store, StoreError, lanes};
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::{Task, Wire};
 
@@ -16,15 +17,16 @@ use crate::task::{Task, Wire};
 ///
 /// | from | by | to |
 /// |---|---|---|
-/// | – | enqueue, first delivery | queued, waiting, parked, expired, running |
+/// | – | enqueue, first delivery | queued, waiting, blocked, parked, expired, running |
+/// | blocked | its turn in its lane, the end of what it waits for | queued, waiting, canceled |
 /// | queued | claim | running (`epoch + 1`) |
 /// | queued | a worker that does not know its name | parked |
 /// | waiting | its time | queued, or expired |
 /// | parked | a worker that knows its name | queued |
 /// | running | settle: done, retry, hand-off, final failure | done, waiting, queued, dead |
 /// | running | its worker's death | queued, or dead at the crash limit |
-/// | queued, waiting, parked, running | cancel | canceled |
-/// | dead, canceled, expired, parked | retry by hand | queued |
+/// | queued, waiting, blocked, parked, running | cancel | canceled |
+/// | dead, canceled, expired, parked | retry by hand | queued, blocked |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -34,6 +36,8 @@ pub enum State {
     Waiting,
     /// No worker so far knows its name.
     Parked,
+    /// Not before its turn in its lane, or before other tasks have ended.
+    Blocked,
     /// An attempt has it.
     Running,
     /// It did what it should.
@@ -53,6 +57,7 @@ impl State {
             Self::Queued => "queued",
             Self::Waiting => "waiting",
             Self::Parked => "parked",
+            Self::Blocked => "blocked",
             Self::Running => "running",
             Self::Done => "done",
             Self::Dead => "dead",
@@ -93,8 +98,10 @@ impl<'a> ClaimRequest<'a> {
 /// What an attempt begins with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claimed {
-    /// Its fencing token.
+    /// Which claim of the task it is: the store's fencing token.
     pub epoch: Epoch,
+    /// The fencing token for effects elsewhere; see [`crate::handler::Context::token`].
+    pub token: i64,
     /// How often the task has failed before.
     pub failures: u32,
     /// How often a worker died while it ran.
@@ -163,6 +170,7 @@ struct ClaimRow {
     crashes: u32,
     interruptions: u32,
     checkpoint: Option<String>,
+    place: Option<i64>,
 }
 
 impl ClaimRow {
@@ -177,11 +185,13 @@ impl ClaimRow {
             crashes,
             interruptions,
             checkpoint: _,
+            place,
         } = self;
         (
             id,
             Claimed {
                 epoch,
+                token: lanes::token(place, epoch),
                 failures,
                 crashes,
                 interruptions,
@@ -192,7 +202,7 @@ impl ClaimRow {
 }
 
 #[derive(Deserialize)]
-struct Standing {
+pub(super) struct Standing {
     id: String,
     state: State,
     epoch: Epoch,
@@ -253,12 +263,24 @@ impl Store {
     /// As any verb; nothing was added then.
     pub async fn enqueue(&self, tasks: &[Task]) -> Result<Enqueued, StoreError> {
         let ops = enqueue_ops(tasks)?;
-        let mut answers = self.command("enqueue", ops).await?.into_iter();
-        let new = ids(&answers.next().unwrap_or_default())
-            .into_iter()
-            .map(TaskId::new)
-            .collect::<Vec<_>>();
-        let mut rings = rings(answers.next().unwrap_or_default())?;
+        let (answers, mut rings) = match self.announcing("enqueue", ops.clone()).await {
+            Err(StoreError::Stale { command }) => {
+                let unknown = self.unknown(tasks).await?.join(", ");
+                return Err(match unknown.as_str() {
+                    "" => StoreError::Stale { command },
+                    ids => StoreError::Graph {
+                        reason: format!(
+                            "they are to run after tasks that are not there: {ids} (ended tasks are forgotten after maintenance.finished_tasks)"
+                        ),
+                    },
+                });
+            }
+            done => done?,
+        };
+        let new = written(&ops, &answers, "enqueue");
+        let new = new.into_iter().map(TaskId::new).collect::<Vec<_>>();
+        let doomed = written(&ops, &answers, "lanes/doom");
+        self.pass_on_these(doomed, &mut rings).await;
         // A task that was there and still queued is announced again, which is harmless; but it is not ours to publish.
         rings.retain(|ring| new.contains(&ring.task.id));
         Ok(Enqueued { new, rings })
@@ -302,8 +324,7 @@ impl Store {
         let standing: HashMap<String, Standing> = if missing.is_empty() {
             HashMap::new()
         } else {
-            let rows: Vec<Standing> = self.read(sql!("standing"), &missing).await?;
-            rows.into_iter().map(|row| (row.id.clone(), row)).collect()
+            self.standing(&missing).await?
         };
         Ok(requests
             .iter()
@@ -394,8 +415,20 @@ impl Store {
         if !ended.is_empty() {
             ops.push(ring_ended_op(ended.into_iter())?);
         }
-        let mut answers = self.command("set_aside", ops).await?.into_iter().skip(1);
-        rings(answers.next().unwrap_or_default())
+        let mut answers = self.command("set_aside", ops).await?.into_iter();
+        let ended = Ended::among(&answers.next().unwrap_or_default());
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(ended, &mut rings).await;
+        Ok(rings)
+    }
+
+    /// Where these tasks stand, those that are there.
+    pub(super) async fn standing(
+        &self,
+        rows: &[Value],
+    ) -> Result<HashMap<String, Standing>, StoreError> {
+        let rows: Vec<Standing> = self.read(sql!("standing"), rows).await?;
+        Ok(rows.into_iter().map(|row| (row.id.clone(), row)).collect())
     }
 
     /// Writes how attempts ended, all in one commit; each is answered for itself. Returns the tasks whose
@@ -421,11 +454,11 @@ impl Store {
             ops.push(ring_op(again.into_iter())?);
         }
         let mut answers = self.command("settle", ops).await?.into_iter();
-        let settled = ids(&answers.next().unwrap_or_default())
-            .into_iter()
-            .map(TaskId::new)
-            .collect();
-        Ok((settled, rings(answers.next().unwrap_or_default())?))
+        let rows = answers.next().unwrap_or_default();
+        let settled = ids(&rows).into_iter().map(TaskId::new).collect();
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(Ended::among(&rows), &mut rings).await;
+        Ok((settled, rings))
     }
 
     /// Writes how one attempt ended together with `ops` and new tasks: all of it, or, if the lease is lost
@@ -445,9 +478,12 @@ impl Store {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
-        let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
-        let answers = self.command("publish", all).await?;
-        announced(answers, announces)
+        let (answers, mut rings) = self.announcing("publish", all.clone()).await?;
+        let doomed = written(&all, &answers, "lanes/doom");
+        self.pass_on_these(doomed, &mut rings).await;
+        let ended = Ended::among(answers.first().map_or(&[], Vec::as_slice));
+        self.pass_on_after(ended, &mut rings).await;
+        Ok(rings)
     }
 
     /// Messages for workers other than Longshore's, as a part of the command that settles a task: published
@@ -520,13 +556,21 @@ impl Store {
     }
 }
 
+/// What adds tasks and announces those that may run.
 pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Vec<Op>, StoreError> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
+    if let Some(ops) = lanes::enqueue_ops(tasks)? {
+        return Ok(ops);
+    }
     let rows = tasks.iter().map(task_row).collect::<Result<Vec<_>, _>>()?;
     Ok(vec![
-        Op::new(sql!("enqueue"), &rows)?,
+        enqueue_op(&rows)?,
         ring_op(tasks.iter().map(|task| task.id.as_str()))?,
     ])
+}
+
+pub(super) fn enqueue_op(rows: &[Value]) -> Result<Op, StoreError> {
+    Op::new(sql!("enqueue"), rows)
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
+use super::lanes::Ended;
 use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::{Sql, sql};
 use super::tasks::State;
@@ -373,6 +374,7 @@ impl Store {
         let ops = vec![
             fence.op()?,
             Op::one(sql!("sweep_workers"), &workers)?,
+            Op::one(sql!("lanes/sweep_after"), &before(tasks))?,
             Op::one(sql!("sweep_tasks"), &before(tasks))?,
         ];
         Ok(self
@@ -407,7 +409,10 @@ impl Store {
             ops.push(ring_ended_op(ends.iter().map(String::as_str))?);
         }
         let mut answers = self.command(name, ops).await?.into_iter().skip(1);
-        let standing = typed(answers.next().unwrap_or_default())?;
-        Ok((rings(answers.next().unwrap_or_default())?, standing))
+        let rows = answers.next().unwrap_or_default();
+        let ended = Ended::among(&rows);
+        let mut rings = rings(answers.next().unwrap_or_default())?;
+        self.pass_on_after(ended, &mut rings).await;
+        Ok((rings, typed(rows)?))
     }
 }

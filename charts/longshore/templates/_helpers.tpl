@@ -112,6 +112,7 @@ overrun_queue = {{ . | toJson }}
 {{- fail "embedded.enabled needs exactly one pool, pinned and with at most one replica: one pod alone has the SQLite file; give that pool all queues" -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.api.enabled -}}{{- include "longshore.checkApi" (dict "root" . "config" $config "pools" $pools) -}}{{- end -}}
 {{- if and .Values.kubernetes.admissionPolicy (not .Values.kubernetes.enabled) -}}
 {{- fail "kubernetes.admissionPolicy guards what kubernetes.enabled permits: enable both or none" -}}
 {{- end -}}
@@ -130,6 +131,7 @@ overrun_queue = {{ . | toJson }}
 {{- $config := .config -}}
 {{- range $path, $instead := dict
   "pools" "the value pools"
+  "api" "the value api"
   "worker.grace" "terminationGracePeriodSeconds of the pool"
   "http.listen" "the value http.port"
   "kubernetes.pod" "the downward API" "kubernetes.namespace" "the downward API"
@@ -153,6 +155,32 @@ overrun_queue = {{ . | toJson }}
 {{- fail "the broker is RabbitMQ: write [broker] url = \"amqp://user@host:5672/vhost\" into config, or name broker.existingSecret and broker.urlKey, or use embedded.enabled" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longshore.checkApi" -}}
+{{- with .root.Values -}}
+{{- if .embedded.enabled -}}
+{{- fail "api.enabled needs a store that several pods share, and embedded.enabled keeps it in one: disable one of them" -}}
+{{- end -}}
+{{- if and .api.ingress.enabled (not .api.ingress.hosts) -}}
+{{- fail "api.ingress has no hosts: write the names that producers call it by" -}}
+{{- end -}}
+{{- end -}}
+{{- $budget := .root.Values.api.podDisruptionBudget -}}
+{{- $most := get $budget "maxUnavailable" | toString -}}
+{{- $least := get $budget "minAvailable" -}}
+{{- if or (has $most (list "0" "0%")) (eq (toString $least) "100%") (and $least (not (kindIs "string" $least)) (ge (int $least) (int .root.Values.api.replicas))) -}}
+{{- fail "api.podDisruptionBudget lets no pod go, so that every drain would wait for ever: raise api.replicas, or let one be unavailable" -}}
+{{- end -}}
+{{- if eq (dig "testjobs" "store" "" .config) "squad" -}}
+{{- fail "with testjobs.store = \"squad\", SQUAD's own web server answers producers: remove api.enabled" -}}
+{{- end -}}
+{{- range .pools -}}
+{{- if eq .name "api" -}}{{- fail "pools.api would have the name of the api's Deployment: give the pool another name" -}}{{- end -}}
+{{- end -}}
+{{- if gt (include "longshore.apiName" .root | len) 63 -}}
+{{- fail "the name of the api's Service is longer than the 63 letters that Kubernetes leaves it; set fullnameOverride" -}}
 {{- end -}}
 {{- end -}}
 

@@ -22,7 +22,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* The configuration and the files of secrets as one volume; takes (dict "root" $ "configMap" NAME). */}}
+{{/* The configuration and the files of secrets as one volume; takes (dict "root" $ "configMap" NAME), and "tokens" of the api. */}}
 {{- define "longshore.configVolume" -}}
 - name: config
   projected:
@@ -35,6 +35,13 @@
           items:
             - key: {{ $from.key }}
               path: secrets/{{ $name }}
+      {{- end }}
+      {{- range $name, $from := .tokens }}
+      - secret:
+          name: {{ $from.existingSecret }}
+          items:
+            - key: {{ $from.key }}
+              path: api-tokens/{{ $name }}
       {{- end }}
 - name: tmp
   emptyDir:
@@ -64,6 +71,32 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Where pods run; takes (dict "of" VALUES "selector" LABELS), the labels of the pods themselves. */}}
+{{- define "longshore.placement" -}}
+{{- $own := dict "labelSelector" (dict "matchLabels" (fromYaml .selector)) -}}
+{{- with .of.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .of.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .of.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{ toYaml (merge (deepCopy .) $own) | nindent 4 | trim }}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Who this worker is, how long it has and what its pool may take; takes (dict "root" $ "pool" $pool). */}}
@@ -150,27 +183,8 @@ spec:
   automountServiceAccountToken: {{ .root.Values.kubernetes.enabled }}
   {{- include "longshore.podSettings" .root | nindent 2 }}
   terminationGracePeriodSeconds: {{ .pool.grace }}
-  {{- with .pool.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
-  {{- with .pool.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .pool.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .pool.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .pool.topologySpreadConstraints }}
-  topologySpreadConstraints:
-    {{- range . }}
-    {{- $own := dict "labelSelector" (dict "matchLabels" (include "longshore.poolSelector" $ | fromYaml)) }}
-    - {{ toYaml (merge (deepCopy .) $own) | nindent 6 | trim }}
-    {{- end }}
+  {{- with include "longshore.placement" (dict "of" .pool "selector" (include "longshore.poolSelector" .)) | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- if .root.Values.embedded.enabled }}
   initContainers:

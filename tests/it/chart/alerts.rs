@@ -85,7 +85,8 @@ fn each_alert_says_what_to_do() {
 }
 
 /// What promtool is to find: a busy pod on a cordoned node, beside one that is busy alone; a queue that stands
-/// still, beside one that moves; a drain that ends in ten seconds.
+/// still, beside one that moves; a drain that ends in ten seconds; an api without a ready pod, until it is not meant
+/// to have any.
 const SCENE: &str = r#"
 rule_files: [rules.yaml]
 evaluation_interval: 1m
@@ -103,7 +104,14 @@ tests:
       - {series: 'longshore_drain_deadline_timestamp_seconds{job="lab/ci-longshore",pod="late"}', values: '610x60'}
       - {series: 'longshore_draining{job="lab/ci-longshore",pod="no-deadline"}', values: '1x60'}
       - {series: 'longshore_drain_deadline_timestamp_seconds{job="lab/ci-longshore",pod="no-deadline"}', values: '0x60'}
+      - {series: 'kube_deployment_status_replicas_available{namespace="lab",deployment="ci-longshore-api"}', values: '0x60'}
+      - {series: 'kube_deployment_spec_replicas{namespace="lab",deployment="ci-longshore-api"}', values: '2x20 0x40'}
     promql_expr_test:
+      - expr: count by (deployment) (ALERTS{alertname="LongshoreApiDown",alertstate="firing"})
+        eval_time: 10m
+        exp_samples: [{labels: '{deployment="ci-longshore-api"}', value: 1}]
+      - expr: ALERTS{alertname="LongshoreApiDown"}
+        eval_time: 30m
       - expr: ALERTS{alertname="LongshoreBusyPodHoldsNode",alertstate="firing"}
         eval_time: 29m
       - expr: count by (pod) (ALERTS{alertname="LongshoreBusyPodHoldsNode",alertstate="firing"})

@@ -44,7 +44,7 @@ fn a_budget_that_overlaps_the_busy_one_would_be_found() {
 
 #[test]
 fn a_pinned_pod_is_held_exactly_while_it_is_busy() {
-    for example_name in ["all", "embedded", "squad"] {
+    for example_name in ["all", "api", "embedded", "squad"] {
         let objects = example(example_name);
         let mut seen = 0;
         for pod in workers(&objects) {

@@ -85,7 +85,7 @@ pub(super) fn examples() -> Vec<String> {
         .map(|file| file.strip_suffix("-values.yaml").unwrap().to_owned())
         .collect();
     names.sort();
-    assert!(names.len() >= 4, "{names:?}");
+    assert!(names.len() >= 5, "{names:?}");
     names
 }
 

@@ -1,6 +1,7 @@
 //! What every pod of the chart is, and which changes restart it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -42,11 +43,16 @@ fn environment(container: &Value) -> BTreeMap<String, String> {
 
 #[test]
 fn every_pod_is_restricted() {
-    for objects in examples().iter().map(|name| example(name)) {
+    for example_name in examples() {
+        let objects = example(&example_name);
+        // SQUAD's files have SQUAD's owner.
+        let user = if example_name == "squad" { 1000 } else { 65532 };
         for pod in pods(&objects) {
             let context = &pod["spec"]["securityContext"];
             assert_eq!(context["runAsNonRoot"], true);
-            assert_eq!(context["runAsUser"], 65532);
+            assert_eq!(context["runAsUser"], user);
+            // Nobody is to go through all of SQUAD's files.
+            assert_eq!(context.get("fsGroup").is_none(), example_name == "squad");
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
             assert_eq!(pod["spec"]["enableServiceLinks"], false);
             for container in containers(pod) {
@@ -181,21 +187,30 @@ fn no_pod_carries_the_version_of_the_chart() {
     }
 }
 
+/// The configuration of a pod in a folder, with the files of Secrets that the pod has, and no others.
+fn configuration(objects: &[Value], pod: &Value, folder: &Folder) -> PathBuf {
+    let sources = pod["spec"]["volumes"][0]["projected"]["sources"]
+        .as_array()
+        .unwrap();
+    let map = sources[0]["configMap"]["name"].as_str().unwrap();
+    let map = one(objects, "ConfigMap", map);
+    for source in &sources[1..] {
+        let secret = folder.join(source["secret"]["items"][0]["path"].as_str().unwrap());
+        std::fs::create_dir_all(secret.parent().unwrap()).unwrap();
+        std::fs::write(secret, "token").unwrap();
+    }
+    let file = folder.join("longshore.toml");
+    std::fs::write(&file, map["data"]["longshore.toml"].as_str().unwrap()).unwrap();
+    file
+}
+
 #[tokio::test]
 async fn the_program_accepts_the_configuration_of_every_pod() {
     for example_name in examples() {
         let objects = example(&example_name);
-        let folder = Folder::new();
-        std::fs::create_dir(folder.join("secrets")).unwrap();
-        std::fs::write(folder.join("secrets/lab"), "token").unwrap();
         for pod in pods(&objects) {
-            let sources = pod["spec"]["volumes"][0]["projected"]["sources"]
-                .as_array()
-                .unwrap();
-            let map = sources[0]["configMap"]["name"].as_str().unwrap();
-            let map = one(&objects, "ConfigMap", map);
-            let file = folder.join("longshore.toml");
-            std::fs::write(&file, map["data"]["longshore.toml"].as_str().unwrap()).unwrap();
+            let folder = Folder::new();
+            let file = configuration(&objects, pod, &folder);
             for container in containers(pod) {
                 let mut env = environment(container);
                 // What Secrets hold.
@@ -291,4 +306,74 @@ fn a_pool_of_the_values_replaces_whole_defaults() {
     for objects in removed {
         assert_eq!(all(&objects, "Deployment"), Vec::<&Value>::new());
     }
+}
+
+#[test]
+fn every_worker_beside_squad_can_write_where_squad_looks() {
+    let objects = example("squad");
+    let toml = one(&objects, "ConfigMap", "ci-longshore")["data"]["longshore.toml"].clone();
+    let config: toml::Table = toml.as_str().unwrap().parse().unwrap();
+    assert_eq!(config["testjobs"]["store"].as_str(), Some("squad"));
+    assert_eq!(config["broker"]["queue_type"].as_str(), Some("classic"));
+    let storage = config["squad"]["storage"].as_str().unwrap();
+    let doctor = json!([
+        "squad",
+        "doctor",
+        "--config",
+        "/etc/longshore/longshore.toml"
+    ]);
+    let test = one(&objects, "Pod", "-test");
+    let examined: Vec<&Value> = containers(test)
+        .into_iter()
+        .filter(|container| container["args"] == doctor)
+        .collect();
+    assert_eq!(examined.len(), 1);
+    let mut writers = vec![(test, examined[0])];
+    writers.extend(
+        workers(&objects)
+            .into_iter()
+            .map(|pod| (pod, containers(pod)[0])),
+    );
+    assert_eq!(writers.len(), 3);
+    for (pod, container) in writers {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts
+            .iter()
+            .find(|mount| mount["mountPath"] == storage)
+            .unwrap();
+        assert_ne!(mount["readOnly"], true);
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes
+            .iter()
+            .find(|volume| volume["name"] == mount["name"])
+            .unwrap();
+        assert!(volume["persistentVolumeClaim"]["claimName"].is_string());
+    }
+}
+
+#[test]
+fn beside_squad_what_must_not_be_interrupted_is_pinned() {
+    let objects = example("squad");
+    let toml = one(&objects, "ConfigMap", "ci-longshore")["data"]["longshore.toml"].clone();
+    let config: toml::Table = toml.as_str().unwrap().parse().unwrap();
+    let pool = |name: &str| config["pools"][name].clone();
+    let queues = |name: &str| {
+        let queues = pool(name)["queues"].as_array().unwrap().clone();
+        queues
+            .iter()
+            .map(|queue| queue.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pool("fetch")["kind"].as_str(), Some("elastic"));
+    assert_eq!(queues("fetch"), ["ci_fetch"]);
+    assert_eq!(pool("postprocess")["kind"].as_str(), Some("pinned"));
+    assert_eq!(
+        queues("postprocess"),
+        ["ci_fetch_postprocess", "longshore_postprocess"]
+    );
+    // SQUAD's workers take from the other one for as long as they run.
+    assert_eq!(
+        pool("fetch")["overrun_queue"].as_str(),
+        Some("longshore_postprocess")
+    );
 }

@@ -100,6 +100,44 @@ const REFUSED: &[(&str, &str)] = &[
         "config has http.listen, which comes from the value http.port",
     ),
     (
+        "config: \"[api]\\nlisten = '[::]:80'\"",
+        "config has api, which comes from the value api: remove it there",
+    ),
+    (
+        "api: {enabled: true}",
+        "with testjobs.store = \"squad\", SQUAD's own web server answers producers",
+    ),
+    (
+        "{api: {enabled: true}, embedded: {enabled: true}, config: '', pools: {fetch: {enabled: false}, postprocess: {replicas: 1}}}",
+        "api.enabled needs a store that several pods share",
+    ),
+    (
+        "{api: {enabled: true, ingress: {enabled: true}}}",
+        "api.ingress has no hosts",
+    ),
+    (
+        "{api: {enabled: true}, config: \"[store]\\nurl = 'postgres://u@h/d'\\n[broker]\\nurl = 'amqp://h'\", pools: {api: {kind: pinned, queues: [a]}}}",
+        "pools.api would have the name of the api's Deployment",
+    ),
+    ("api: {tokens: {ci: {existingSecret: a}}}", "key"),
+    (
+        "api: {tokens: {ci: {existingSecret: a, key: b, projects: [lab]}}}",
+        "projects",
+    ),
+    ("api: {podLabels: {longshore.dev/busy: 'true'}}", LABELS),
+    (
+        "{api: {enabled: true, podDisruptionBudget: {maxUnavailable: 0}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
+        "{api: {enabled: true, podDisruptionBudget: {minAvailable: 2}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
+        "{api: {enabled: true, podDisruptionBudget: {minAvailable: 100%}}}",
+        "api.podDisruptionBudget lets no pod go",
+    ),
+    (
         "fullnameOverride: a-name-that-leaves-no-room-for-what-is-put-behind-it",
         "longer than the 52 letters that Kubernetes leaves a pool; set fullnameOverride",
     ),

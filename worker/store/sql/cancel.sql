@@ -5,5 +5,5 @@ update tasks set
   reason = case when tasks.state = 'running' then tasks.reason else i.reason end,
   state = case when tasks.state = 'running' then 'running' else 'canceled' end
 from {rows id text, reason text}
-where tasks.id = i.id and tasks.state in ('queued', 'waiting', 'parked', 'running')
-returning tasks.id, tasks.state
+where tasks.id = i.id and tasks.state in ('queued', 'waiting', 'parked', 'blocked', 'running')
+returning tasks.id, tasks.state, tasks.links

@@ -14,4 +14,4 @@ on conflict (id) do update set state = 'running', epoch = tasks.epoch + 1, worke
   ended_at = null, result = null, reason = case when tasks.state = 'queued' then tasks.reason end
 where tasks.state = 'queued' or tasks.state in ('done', 'dead', 'canceled', 'expired')
   and tasks.name <> '(unknown)' and (select o.again from {rows:o id text, again bigint} where o.id = tasks.id) = 1
-returning id, epoch, failures, crashes, interruptions, checkpoint
+returning id, epoch, failures, crashes, interruptions, checkpoint, place

@@ -9,5 +9,5 @@ on conflict (id) do update set
   ended_at = case when tasks.state = 'running' then null else excluded.ended_at end,
   reason = case when tasks.state = 'running' then tasks.reason else excluded.reason end,
   state = case when tasks.state = 'running' then 'running' else 'canceled' end
-where tasks.state in ('queued', 'waiting', 'parked') or (tasks.state = 'running' and excluded.cancel = 1)
-returning id, state
+where tasks.state in ('queued', 'waiting', 'parked', 'blocked') or (tasks.state = 'running' and excluded.cancel = 1)
+returning id, state, links

@@ -8,4 +8,4 @@ where true
 on conflict (id) do update set state = excluded.state, reason = excluded.reason, rung_at = excluded.rung_at,
   ended_at = excluded.ended_at, run_at = coalesce(excluded.run_at, tasks.run_at)
 where tasks.state = 'queued'
-returning id
+returning id, state, links

@@ -12,4 +12,4 @@ update tasks set worker = null, queue = coalesce(i.queue, tasks.queue),
   result = i.result, reason = i.reason, task = coalesce(i.task, tasks.task), cancel = 0
 from {rows id text, epoch bigint, state text, queue text, delay bigint, failed bigint, interrupted bigint, checkpoint text, result text, reason text, task text}
 where tasks.id = i.id and tasks.epoch = i.epoch and tasks.state || '' = 'running'
-returning tasks.id
+returning tasks.id, tasks.state, tasks.links

@@ -3,4 +3,4 @@ update tasks set epoch = tasks.epoch + 1, worker = i.worker, crashes = tasks.cra
 from {rows id text, epoch bigint, dead text, worker text, crash_limit bigint}
 where tasks.id = i.id and tasks.epoch = i.epoch and tasks.worker = i.dead and tasks.state || '' = 'running'
   and tasks.crashes + 1 < i.crash_limit
-returning tasks.id, tasks.epoch, tasks.failures, tasks.crashes, tasks.interruptions, tasks.checkpoint
+returning tasks.id, tasks.epoch, tasks.failures, tasks.crashes, tasks.interruptions, tasks.checkpoint, tasks.place

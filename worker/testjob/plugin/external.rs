@@ -73,9 +73,11 @@ impl Programs {
             name: plugin.to_owned(),
             command: command.iter().map(Into::into).collect(),
             environment: vec![("PYTHONPATH".into(), self.package.python_path(&[]))],
+            alone: false,
             folder: Some(folder.to_owned()),
             speaks: true,
             silence: None,
+            log_limit: None,
         };
         Child::start(&program, &self.nursery, &self.children)
             .await
