@@ -16,6 +16,7 @@ use serde::Serialize;
 
 mod address;
 mod api;
+mod apt;
 mod backend;
 mod celery;
 mod check;
@@ -27,6 +28,7 @@ mod problem;
 mod python;
 mod quantity;
 mod reading;
+mod s3;
 mod secret;
 mod section;
 mod squad;
@@ -38,6 +40,7 @@ mod value;
 mod worker;
 
 pub use api::{Api, Sink, SinkKind, Token};
+pub use apt::{Apt, Place as StoragePlace};
 pub use backend::{Backend, BackendKind, Project, Settings};
 pub use celery::{Celery, DatabaseFormat, Results, Tools};
 pub use exec::{Argument, Command, Exec, OnDrain, Piece};
@@ -45,6 +48,7 @@ pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
 pub use python::{Plugin, Python};
+pub use s3::{BucketPlace, S3};
 pub use secret::Secret;
 pub use squad::{ForeignKeys, Hook, ResultStore, Squad, TestJobs};
 pub use store::{Broker, BrokerAddress, Liveness, QueueType, Store, StoreAddress};
@@ -100,6 +104,11 @@ pub struct Config {
     pub testjobs: TestJobs,
     /// `[squad]`: the SQUAD installation whose test jobs these are.
     pub squad: Squad,
+    /// `[s3]`: how buckets are reached.
+    pub s3: S3,
+    /// `[apt]`: repositories of Debian packages, by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub apt: BTreeMap<String, Apt>,
     /// `[limits]`: what is refused as too large.
     pub limits: Limits,
     /// `[retention]`: what is forgotten, and when.
@@ -228,6 +237,8 @@ impl Config {
             api: root.table("api", Api::read),
             testjobs: root.table("testjobs", TestJobs::read),
             squad: root.table("squad", Squad::read),
+            s3: root.table("s3", S3::read),
+            apt: root.table("apt", Apt::read_all),
             limits: root.table("limits", Limits::read),
             retention: root.table("retention", Retention::read),
             warnings: Vec::new(),

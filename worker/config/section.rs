@@ -21,7 +21,7 @@ use super::value::{Table, Value};
 const LONGEST_NAME: usize = 255;
 
 /// The longest path, in bytes: as long as Linux lets one be.
-const LONGEST_PATH: usize = 4096;
+pub(super) const LONGEST_PATH: usize = 4096;
 
 /// The keys under which one secret can be given.
 pub(super) struct SecretKeys {
@@ -456,7 +456,7 @@ fn named(text: &str) -> Result<String, Wrong> {
 }
 
 /// A text that is neither empty nor longer than `longest` bytes.
-fn filled(text: &str, longest: usize) -> Result<String, Wrong> {
+pub(super) fn filled(text: &str, longest: usize) -> Result<String, Wrong> {
     if text.is_empty() {
         Err(Wrong::new(
             "must not be empty",
