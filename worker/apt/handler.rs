@@ -83,8 +83,7 @@ pub fn register(registry: &mut Registry, repositories: &Repositories) {
     });
 }
 
-/// By what right this attempt writes. A lane's token goes here, once an attempt in a lane has one; until then, an attempt is
-/// fenced against later ones of its own task alone.
+/// By what right this attempt writes.
 fn fence(context: &Context) -> Fence {
     Fence {
         task: context.task().to_string(),
@@ -93,10 +92,10 @@ fn fence(context: &Context) -> Fence {
     }
 }
 
-/// The fencing token of the lane that the attempt holds. An epoch is none: it only counts the attempts of one task, and the
-/// next holder of a lane begins with 1 again.
-fn token(_context: &Context) -> Option<i64> {
-    None
+/// The fencing token of the lane that the attempt holds; `None`: it is in no lane. There, the token is the epoch, which only
+/// counts the attempts of one task: another task's would begin with 1 again.
+fn token(context: &Context) -> Option<i64> {
+    Some(context.token()).filter(|token| *token != context.epoch().get())
 }
 
 /// An error that another attempt would meet again is final.

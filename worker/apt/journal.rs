@@ -29,7 +29,7 @@ pub struct Fence {
 /// Another has written since who has the right instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "generation {generation} was written by {by}: this attempt came too late, and has changed nothing"
+    "generation {generation} was written by {by}: this attempt came too late, and has changed nothing (a channel's promotions belong into one lane, with one task at a time)"
 )]
 pub struct Stale {
     /// By whom it was overtaken.
