@@ -27,6 +27,7 @@ on_disk_and_in_a_bucket!("";
     a_lower_or_equal_token_changes_nothing,
     an_attempt_that_was_overtaken_changes_nothing,
     of_many_promoters_at_once_none_is_lost,
+    promotions_in_a_lane_are_in_order_whoever_dies,
     what_another_tool_made_is_gone_on_with,
 );
 
@@ -329,6 +330,29 @@ async fn of_many_promoters_at_once_none_is_lost(bed: Arc<Bed>) {
     assert_eq!(packages, wanted, "each once");
 }
 
+async fn promotions_in_a_lane_are_in_order_whoever_dies(bed: Arc<Bed>) {
+    let mut wanted = Vec::new();
+    for at in 1..=6 {
+        let (id, name) = (format!("p{at}"), format!("package{at}"));
+        let file = bed.deb(&name, "1.0", 100_000);
+        bed.promote_in_lane(&id, &file, "testing").await;
+        wanted.push((at, id, vec![format!("{name}:amd64=1.0")]));
+    }
+    let mut dead = [bed.doomed("apt:signed#2"), bed.doomed("apt:committed")];
+    for doomed in &mut dead {
+        let status = doomed.ended(2 * LIMIT).await;
+        assert!(!status.success(), "it did not die:\n{}", doomed.log());
+    }
+    let _heirs = (bed.worker(), bed.worker());
+    bed.done("p6").await;
+    assert_eq!(bed.journal("testing").await, wanted);
+    let tokens = bed.tokens("testing").await;
+    assert!(
+        tokens.is_sorted_by(|a, b| a.is_some() && a < b),
+        "{tokens:?}"
+    );
+}
+
 /// A repository without names by hash, without a journal, with names of its own: what `dpkg-scanpackages` makes.
 fn scanned(bed: &Bed) {
     let file = bed.deb("foreign", "1.0", 10);
@@ -462,25 +486,30 @@ async fn a_late_write_of_a_zombie_is_refused() {
         let three = bed.deb("three", "1.0", 10);
         let zombie = bed.worker();
         gate.hold("PUT testing/InRelease");
-        bed.promote("p1", &one, "testing").await;
+        bed.promote_in_lane("p1", &one, "testing").await;
         gate.holds().await;
         zombie.signal("STOP");
         let mut heir = bed.worker();
         bed.done("p1").await;
-        bed.promote("p2", &two, "testing").await;
+        bed.promote_in_lane("p2", &two, "testing").await;
         bed.done("p2").await;
         heir.signal("TERM");
         heir.ended(LIMIT).await;
         gate.open();
         zombie.signal("CONT");
         // What it does then shows that it has woken, and what it has not done.
-        bed.promote("p3", &three, "testing").await;
+        bed.promote_in_lane("p3", &three, "testing").await;
         bed.done("p3").await;
         let journal = bed.journal("testing").await;
         let tasks = journal
             .iter()
             .map(|(generation, task, _)| (*generation, task.as_str()));
         assert_eq!(tasks.collect::<Vec<_>>(), [(1, "p1"), (2, "p2"), (3, "p3")]);
+        let tokens = bed.tokens("testing").await;
+        assert!(
+            tokens.is_sorted_by(|a, b| a.is_some() && a < b),
+            "{tokens:?}"
+        );
     })
     .await;
 }

@@ -225,12 +225,23 @@ impl Bed {
 
     /// Enqueues a task of ours.
     pub(crate) async fn enqueue(&self, name: &str, id: &str, arguments: Value) {
-        let config = text(&self.config);
+        self.enqueue_with(name, id, arguments, &[]).await;
+    }
+
+    async fn enqueue_with(&self, name: &str, id: &str, arguments: Value, more: &[&str]) {
         let arguments = arguments.to_string();
         let verb = [
-            "--config", config, "enqueue", "task", name, "--id", id, "--kwargs", &arguments,
+            "--config",
+            text(&self.config),
+            "enqueue",
+            "task",
+            name,
+            "--id",
+            id,
+            "--kwargs",
+            &arguments,
         ];
-        let output = run(&verb).await;
+        let output = run(&[&verb[..], more].concat()).await;
         assert!(
             output.status.success(),
             "{}",
@@ -242,6 +253,14 @@ impl Bed {
     pub(crate) async fn promote(&self, id: &str, file: &str, to: &str) {
         let arguments = json!({ "repository": "main", "to": to, "files": [file] });
         self.enqueue("apt.promote", id, arguments).await;
+    }
+
+    /// The same in the channel's lane.
+    pub(crate) async fn promote_in_lane(&self, id: &str, file: &str, to: &str) {
+        let arguments = json!({ "repository": "main", "to": to, "files": [file] });
+        let lane = format!("apt:{to}");
+        let more = ["--lane", lane.as_str()];
+        self.enqueue_with("apt.promote", id, arguments, &more).await;
     }
 
     pub(crate) fn worker(&self) -> Child {
@@ -313,6 +332,15 @@ impl Bed {
     /// `(generation, task, packages)` of each generation of a channel.
     pub(crate) async fn journal(&self, channel: &str) -> Vec<(i64, String, Vec<String>)> {
         walk::journal(self, channel).await
+    }
+
+    /// The token of each generation.
+    pub(crate) async fn tokens(&self, channel: &str) -> Vec<Option<i64>> {
+        let entries = walk::entries(self, channel).await;
+        entries
+            .iter()
+            .map(|entry| entry["token"].as_i64())
+            .collect()
     }
 
     pub(crate) fn key(&self) -> PathBuf {

@@ -94,17 +94,23 @@ pub(crate) async fn walk(bed: &Bed, channel: &str) -> Result<Option<BTreeSet<Str
     Ok(Some(packages))
 }
 
-/// `(generation, task, packages)` of each generation of a channel.
-pub(crate) async fn journal(bed: &Bed, channel: &str) -> Vec<(i64, String, Vec<String>)> {
+/// The lines of a channel's journal.
+pub(crate) async fn entries(bed: &Bed, channel: &str) -> Vec<serde_json::Value> {
     let files = listed(bed, channel).await.unwrap();
-    let (sha, _, path) = files
-        .iter()
-        .find(|(_, _, path)| path == "longshore.journal")
-        .unwrap();
+    let is_journal = |(_, _, path): &&(String, usize, String)| path == "longshore.journal";
+    let (sha, _, path) = files.iter().find(is_journal).unwrap();
     let bytes = by_hash(bed, channel, sha, path).await.unwrap();
     let lines = String::from_utf8(bytes).unwrap();
-    let entries = lines.lines().map(|line| {
-        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// `(generation, task, packages)` of each generation of a channel.
+pub(crate) async fn journal(bed: &Bed, channel: &str) -> Vec<(i64, String, Vec<String>)> {
+    let entries = entries(bed, channel).await;
+    let told = entries.into_iter().map(|entry| {
         let packages = entry["packages"].as_array().unwrap().iter();
         (
             entry["generation"].as_i64().unwrap(),
@@ -114,7 +120,7 @@ pub(crate) async fn journal(bed: &Bed, channel: &str) -> Vec<(i64, String, Vec<S
                 .collect(),
         )
     });
-    entries.collect()
+    told.collect()
 }
 
 /// apt's own reader, with folders of its own.
