@@ -247,13 +247,11 @@ async fn an_attempt_that_was_overtaken_changes_nothing(bed: Arc<Bed>) {
     let clock = Clock::system();
     let (a, b) = (bed.deb("hello", "1.0", 10), bed.deb("world", "1.0", 10));
     let (a, b) = (bed.stage(&a).await, bed.stage(&b).await);
-    let heir = repository.commit(
-        "testing",
-        std::slice::from_ref(&a),
-        &fence("p1", 2, None),
-        &clock,
-    );
-    assert!(heir.await.unwrap().wrote);
+    let heir = fence("p1", 2, None);
+    let written = repository
+        .commit("testing", std::slice::from_ref(&a), &heir, &clock)
+        .await;
+    assert!(written.unwrap().wrote);
     let before = bed.get("dists/testing/InRelease").await;
     let same = repository
         .commit("testing", &[a], &fence("p1", 1, None), &clock)

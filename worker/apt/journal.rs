@@ -232,20 +232,21 @@ mod tests {
             gone.push(journal.retire(files(&["same", &own]), 2, 15, now));
             journal.add(entry(generation, "a", generation, now));
         }
-        // 1 is superseded at 20: it goes at 35 or later, once two others lie between it and the newest.
+        // 1 is superseded at 20, and goes once two others lie between it and the newest.
         let none = files(&[]);
-        assert_eq!(
-            gone,
-            [
-                none.clone(),
-                none.clone(),
-                none.clone(),
-                files(&["g1"]),
-                files(&["g2"])
-            ]
-        );
-        let again = journal.retire(files(&["same", "g5"]), 2, 0, 1000);
-        assert_eq!(again, files(&["g3"]));
+        let wanted = [
+            none.clone(),
+            none.clone(),
+            none.clone(),
+            none,
+            files(&["g1"]),
+        ];
+        assert_eq!(gone, wanted);
+        // 2 is superseded at 30.
+        let early = journal.clone().retire(files(&["same", "g5"]), 2, 15, 44);
+        assert_eq!(early, files(&[]));
+        let again = journal.retire(files(&["same", "g5"]), 2, 15, 45);
+        assert_eq!(again, files(&["g2"]));
         assert_eq!(Journal::parse(&journal.to_string()).unwrap(), journal);
         assert!(Journal::parse("{}").is_err());
     }

@@ -35,6 +35,8 @@ type Answer<T> = anyhow::Result<T>;
 
 impl Bucket {
     pub(super) fn open(place: &BucketPlace, s3: &S3) -> Answer<Self> {
+        // The program chooses the same; who uses the library may have chosen another.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let options = ClientOptions::new()
             .with_timeout(REQUEST)
             .with_connect_timeout(Duration::from_secs(10));

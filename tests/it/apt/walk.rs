@@ -2,10 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 
 use super::bed::{Bed, text, tool};
+
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy().build().unwrap()
+});
 
 /// A file below an address of a repository.
 pub(crate) async fn get(address: &str, path: &str) -> Option<Vec<u8>> {
@@ -14,7 +20,7 @@ pub(crate) async fn get(address: &str, path: &str) -> Option<Vec<u8>> {
     }
     // As apt asks for it: `+` would be read as a space.
     let url = format!("{address}/{}", path.replace('+', "%2b"));
-    let answer = reqwest::get(url).await.unwrap();
+    let answer = CLIENT.get(url).send().await.unwrap();
     if answer.status() == 404 {
         return None;
     }
