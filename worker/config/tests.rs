@@ -794,7 +794,7 @@ fn mistakes_in_repositories_are_told() {
         (format!("{KEY}channels = [\"../x\"]"), "other characters"),
         (format!("{KEY}channels = [\"a/b\"]"), "other characters"),
         (format!("{KEY}{channels}component = \"..\""), "no"),
-        (format!("{KEY}{channels}origin = \"a\\nb\""), "not one line"),
+        (format!("{KEY}{channels}origin = \" a\""), "not one line"),
         (
             format!("{KEY}{channels}incoming = \"http://a\""),
             "neither a folder",
