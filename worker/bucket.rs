@@ -40,6 +40,44 @@ pub struct Bucket {
 #[derive(Debug)]
 pub struct Upload(BufWriter);
 
+/// The client of the bucket at `place`. Asks nobody.
+pub(crate) fn client(place: &BucketPlace, s3: &S3) -> object_store::Result<AmazonS3> {
+    // The program chooses the same; who uses the library may have chosen another.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let S3 {
+        endpoint,
+        region,
+        key_id,
+        secret_key,
+    } = s3;
+    let retry = RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: RETRIES,
+        retry_timeout: PATIENCE,
+    };
+    let limit = AmazonS3ConfigKey::Client;
+    let mut builder = AmazonS3Builder::from_env()
+        .with_config(limit(ClientConfigKey::Timeout), REQUEST)
+        .with_config(limit(ClientConfigKey::ConnectTimeout), CONNECT)
+        .with_retry(retry)
+        .with_bucket_name(&place.bucket);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+        if endpoint.scheme() == "http" {
+            builder = builder.with_allow_http(true);
+        }
+    }
+    if let Some(region) = region {
+        builder = builder.with_region(region);
+    }
+    if let (Some(id), Some(secret)) = (key_id, secret_key) {
+        builder = builder
+            .with_access_key_id(id)
+            .with_secret_access_key(secret.expose());
+    }
+    builder.build()
+}
+
 impl Bucket {
     /// The bucket at `place`. Asks nobody.
     ///
@@ -47,39 +85,8 @@ impl Bucket {
     ///
     /// What `[s3]` or a variable `AWS_…` says cannot be.
     pub fn new(place: &BucketPlace, s3: &S3) -> io::Result<Self> {
-        let S3 {
-            endpoint,
-            region,
-            key_id,
-            secret_key,
-        } = s3;
-        let retry = RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: RETRIES,
-            retry_timeout: PATIENCE,
-        };
-        let limit = AmazonS3ConfigKey::Client;
-        let mut builder = AmazonS3Builder::from_env()
-            .with_config(limit(ClientConfigKey::Timeout), REQUEST)
-            .with_config(limit(ClientConfigKey::ConnectTimeout), CONNECT)
-            .with_retry(retry)
-            .with_bucket_name(&place.bucket);
-        if let Some(endpoint) = endpoint {
-            builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
-            if endpoint.scheme() == "http" {
-                builder = builder.with_allow_http(true);
-            }
-        }
-        if let Some(region) = region {
-            builder = builder.with_region(region);
-        }
-        if let (Some(id), Some(secret)) = (key_id, secret_key) {
-            builder = builder
-                .with_access_key_id(id)
-                .with_secret_access_key(secret.expose());
-        }
         Ok(Self {
-            client: Arc::new(builder.build()?),
+            client: Arc::new(client(place, s3)?),
             prefix: place.prefix.clone(),
         })
     }

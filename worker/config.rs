@@ -16,6 +16,7 @@ use serde::Serialize;
 
 mod address;
 mod api;
+mod apt;
 mod backend;
 mod celery;
 mod check;
@@ -39,6 +40,7 @@ mod value;
 mod worker;
 
 pub use api::{Api, Sink, SinkKind, Token};
+pub use apt::{Apt, Place as StoragePlace};
 pub use backend::{Backend, BackendKind, Project, Settings};
 pub use celery::{Celery, DatabaseFormat, Results, Tools};
 pub use exec::{Argument, Command, Exec, OnDrain, Piece};
@@ -104,6 +106,9 @@ pub struct Config {
     pub squad: Squad,
     /// `[s3]`: how buckets are reached.
     pub s3: S3,
+    /// `[apt]`: repositories of Debian packages, by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub apt: BTreeMap<String, Apt>,
     /// `[limits]`: what is refused as too large.
     pub limits: Limits,
     /// `[retention]`: what is forgotten, and when.
@@ -233,6 +238,7 @@ impl Config {
             testjobs: root.table("testjobs", TestJobs::read),
             squad: root.table("squad", Squad::read),
             s3: root.table("s3", S3::read),
+            apt: root.table("apt", Apt::read_all),
             limits: root.table("limits", Limits::read),
             retention: root.table("retention", Retention::read),
             warnings: Vec::new(),

@@ -5,6 +5,7 @@
 //! any user's. ARCHITECTURE.md says how the parts fit.
 #![warn(missing_docs)]
 pub mod api;
+pub mod apt;
 pub mod broker;
 pub mod bucket;
 pub mod celery;
@@ -27,6 +28,7 @@ pub mod outbox;
 pub mod plugin_host;
 pub mod pool;
 pub mod squad;
+pub mod storage;
 pub mod store;
 pub mod task;
 pub mod testjob;

@@ -7,6 +7,7 @@
     clippy::disallowed_methods,
     reason = "a test helper may panic, print, and wait itself for what it spawns; the lints only spare #[test] functions"
 )]
+mod apt;
 mod broker;
 mod chart;
 mod cluster;

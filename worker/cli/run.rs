@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
+use crate::apt::{self, Repositories};
 use crate::celery::{self, Celery};
 use crate::config::{Config, ForeignKeys, Python};
 use crate::exec;
@@ -120,6 +121,9 @@ async fn registry(
 ) -> Result<Registry, Failure> {
     let mut registry = Registry::default();
     testjob::register(&mut registry, &Arc::new(Services::new(Arc::clone(config))?));
+    if let Some(repositories) = Repositories::new(config)? {
+        apt::register(&mut registry, &repositories);
+    }
     let squad = Squad::new(config).map_err(|error| Failure::Wrong(error.to_string()))?;
     if let Some(squad) = &squad {
         if config.squad.foreign_keys == ForeignKeys::Held {

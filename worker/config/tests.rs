@@ -806,3 +806,55 @@ fn mistakes_in_commands_are_told() {
     let fine = "[exec.x]\ncommand = ['sh', '-c', 'echo \"$1\"', 'sh', '{b}']\n";
     assert_eq!(good(fine).exec.len(), 1);
 }
+
+const KEY: &str = "gpg_home = \"g\"\nkey = \"00112233445566778899aabbccddeeff00112233\"\n";
+
+#[test]
+fn repositories_are_read_and_written() {
+    let text = format!(
+        "[apt.main]\nstorage = \"s3://debs/some/where/\"\nincoming = \"in\"\nchannels = [\"stable\"]\n{KEY}keep = \"2h\"\n"
+    );
+    let config = good(&text);
+    let apt = &config.apt["main"];
+    assert_eq!(apt.storage.to_string(), "s3://debs/some/where");
+    assert_eq!(
+        apt.incoming.as_ref().expect("a folder").to_string(),
+        "etc/in"
+    );
+    assert_eq!((apt.component.as_str(), apt.keep_generations), ("main", 10));
+    assert_eq!(apt.key, "00112233445566778899AABBCCDDEEFF00112233");
+    let shown = config.redacted_toml();
+    assert!(
+        shown.contains("storage = \"s3://debs/some/where\""),
+        "{shown}"
+    );
+}
+
+#[test]
+fn mistakes_in_repositories_are_told() {
+    let told = |rest: &str| one(&format!("[apt.x]\nstorage = \"r\"\n{rest}\n"));
+    let channels = "channels = [\"stable\"]\n";
+    for (rest, what) in [
+        (KEY.to_owned(), "apt.x.channels: missing"),
+        (format!("{KEY}channels = []"), "empty"),
+        (format!("{KEY}channels = [\"../x\"]"), "other characters"),
+        (format!("{KEY}channels = [\"a/b\"]"), "other characters"),
+        (format!("{KEY}{channels}component = \"..\""), "no"),
+        (format!("{KEY}{channels}origin = \" a\""), "not one line"),
+        (
+            format!("{KEY}{channels}incoming = \"http://a\""),
+            "neither a folder",
+        ),
+        (
+            format!("gpg_home = \"g\"\nkey = \"me\"\n{channels}"),
+            "no fingerprint",
+        ),
+        (
+            format!("{KEY}{channels}chanels = []"),
+            "did you mean \"channels\"",
+        ),
+    ] {
+        let told = told(&rest);
+        assert!(told.contains(what), "{rest}: {told}");
+    }
+}
