@@ -1,8 +1,8 @@
 """AsyncResult.get() returns what a handler returned and raises what it raised, with each result backend."""
 
 import pytest
-from celery.exceptions import TimeLimitExceeded
-from conftest import CELERY, LIMIT
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
+from conftest import CELERY, LIMIT, wait_for
 
 VALUES = [None, True, 5, -1, 2**40, 2**63, 1.5, "text with ä and €", [], {}, [1, [2, {"a": None}]], {"b": [1, 2]}]
 
@@ -107,3 +107,105 @@ def test_longshore_writes_the_columns_that_python_writes(longshore, tables, pyth
         assert found[0][1][:1] == found[1][1][:1] == b"\x80"
         found[0][1] = found[1][1] = None
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("extended", ["off", "on"])
+def test_a_task_that_runs_and_is_tried_again_says_so_in_the_tables(longshore, tables, extended):
+    """STARTED with its worker, RETRY with its error, as Celery's own; then its end."""
+    prepare(longshore, tables, extended)
+    longshore.worker()
+    begun, go = longshore.folder / "begun", longshore.folder / "go"
+    sent = tables.send_task("wait", (str(begun), str(go)))
+    wait_for("a handler that runs", begun.exists)
+    runs = tables.AsyncResult(sent.id)
+    assert (runs.state, runs.info["pid"]) == ("STARTED", longshore.processes[0].process.pid)
+    assert not runs.ready()
+    go.touch()
+    assert sent.get(timeout=LIMIT) == "went on"
+    failed = tables.send_task("raise", ("ValueError", "not yet"))
+    wait_for("a task that will be tried again", lambda: tables.AsyncResult(failed.id).state == "RETRY")
+    again = tables.AsyncResult(failed.id)
+    assert isinstance(again.info, ValueError) and "not yet" in again.traceback
+    longshore.cli("task", "cancel", failed.id)
+    with pytest.raises(TaskRevokedError):
+        failed.get(timeout=LIMIT)
+    assert tables.AsyncResult(failed.id).state == "REVOKED"
+
+
+def test_a_task_whose_result_is_ignored_says_nothing_of_its_start(longshore, tables):
+    prepare(longshore, tables, "off")
+    longshore.worker()
+    begun = longshore.folder / "begun"
+    sent = tables.send_task("wait", (str(begun), str(longshore.folder / "never")), ignore_result=True)
+    wait_for("a handler that runs", begun.exists)
+    assert tables.AsyncResult(sent.id).state == "PENDING"
+
+
+def prepare(longshore, app, extended):
+    """Tells the start, and waits long enough after a failure to look."""
+    if extended == "on" and app.results == "database":
+        extend(longshore, app)
+    longshore.configure(
+        app.results,
+        celery=f'track_started = "on"\nresult_extended = "{extended}"',
+        old='backoff_min = "100ms"\nbackoff_max = "200ms"',
+        new='backoff_min = "1h"\nbackoff_max = "1h"',
+    )
+
+
+def extend(longshore, app):
+    """The table as an application with result_extended makes it."""
+    from celery.backends.database.models import TaskExtended
+
+    app.conf.result_extended = True
+    app._local.__dict__.clear()
+    longshore.database.query("drop table public.celery_taskmeta")
+    session = app.backend.ResultSession()
+    TaskExtended.__table__.create(session.get_bind())
+    session.close()
+
+
+def test_the_columns_of_result_extended_are_those_that_python_writes(longshore, tables, python_worker):
+    tables.conf.result_extended = True
+    if tables.results == "database":
+        extend(longshore, tables)
+        longshore.configure("database", celery='result_extended = "on"')
+    longshore.worker()
+    python_worker.variables["TEST_EXTENDED"] = "yes"
+    python_worker(backend=tables.backend_url)
+    found = []
+    for name in ("echo", "py.echo"):
+        sent = tables.send_task(name, (2, "ä"), {"key": [None]})
+        assert sent.get(timeout=LIMIT) == {"args": [2, "ä"], "kwargs": {"key": [None]}}
+        it = tables.AsyncResult(sent.id)
+        assert it.worker and it.name == name
+        found.append((it.args, it.kwargs, it.retries, it.queue == name.replace("py.echo", "python").replace("echo", "longshore")))
+    assert found[0] == found[1]
+    if tables.results == "database":
+        assert found[0] == ([2, "ä"], {"key": [None]}, 0, True)
+
+
+def test_extended_results_without_their_columns_are_refused_at_the_start(longshore, tables):
+    import subprocess
+
+    from conftest import PROGRAM
+
+    if tables.results != "database":
+        pytest.skip("its columns are always there")
+    longshore.configure("database", celery='result_extended = "on"')
+    ended = subprocess.run([PROGRAM, "--config", longshore.config, "run", "--pool", "work"], capture_output=True, text=True, timeout=LIMIT)
+    assert ended.returncode == 2
+    assert "celery.result_extended needs the columns" in ended.stderr
+
+
+def test_results_that_come_together_share_commits(longshore, each):
+    """Of many tasks that end at once, each result is told, though not each has a commit of its own."""
+    most = 400
+    with each.producer_pool.acquire() as producer:
+        sent = [each.send_task("add", (number, 1), producer=producer) for number in range(most)]
+    longshore.configure(each.results, old="slots = 4", new="slots = 64")
+    longshore.worker()
+    assert [result.get(timeout=LIMIT) for result in sent] == [number + 1 for number in range(most)]
+    # A row's last write is its settlement.
+    ((transactions,),) = longshore.database.query("select count(distinct cast(xmin as text)) from longshore.tasks")
+    assert transactions < most / 2
