@@ -245,7 +245,7 @@ pub fn handler_of(task: &Task) -> &str {
 
 /// Whether the task called `name` runs another one for each of its items.
 fn is_map(name: &str) -> bool {
-    matches!(name, "celery.map" | "celery.starmap")
+    matches!(name, "celery.map" | "celery.starmap" | "celery.chunks")
 }
 
 /// The limits of one attempt that a message asks for, in seconds: the hard one, and the one at which the task is asked to

@@ -3,7 +3,8 @@
 import pytest
 from celery import chain, chord, group
 from celery.canvas import chunks, xmap, xstarmap
-from conftest import CELERY, LIMIT, wait_for
+from celery.result import result_from_tuple
+from conftest import LIMIT, wait_for
 from test_workflow import sig
 
 PAIRS = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]
@@ -53,18 +54,14 @@ def test_maps_in_the_middle_of_a_chain(longshore, each, python_worker, mapped):
 
 
 @pytest.mark.parametrize("mapped", ["add", "py.add"])
-def test_chunks_after_a_task_of_longshores(longshore, tables, python_worker, mapped):
-    """Their results are nobody's in a chain, in Celery too: what they did counts."""
+def test_chunks_in_a_chain_are_a_task_that_sends_their_parts(longshore, tables, python_worker, mapped):
+    """Its result is that of their group, on either side."""
     longshore.worker()
     python_worker(backend=tables.backend_url)
-    first = chain(sig(tables, "add", 1, 2), chunks(sig(tables, mapped), PAIRS, 2, app=tables), app=tables).apply_async().parent
-    assert first.get(timeout=LIMIT) == 3
-    if tables.results == "django":
-        (parts,) = wait_for("the children", lambda: first.children)
-        assert parts.get(timeout=LIMIT) == [SUMS[:2], SUMS[2:4], SUMS[4:]]
-    else:
-        table = "select count(*) from public.celery_taskmeta where status = 'SUCCESS'"
-        wait_for("all parts", lambda: longshore.database.query(table) == [(4,)])
+    parts = chunks(sig(tables, mapped), PAIRS, 2, app=tables)
+    flow = chain(sig(tables, "add", 1, 2), parts, sig(tables, "echo"), app=tables)
+    (sent,) = flow.apply_async().get(timeout=LIMIT)["args"]
+    assert result_from_tuple(sent, app=tables).get(timeout=LIMIT) == [SUMS[:2], SUMS[2:4], SUMS[4:]]
 
 
 def test_a_chord_of_chunks_after_a_task_of_longshores(longshore, tables, python_worker):

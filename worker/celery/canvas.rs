@@ -532,6 +532,17 @@ impl<'a> Canvas<'a> {
         Ok(())
     }
 
+    /// Sends the parts of the task's own chunks, and returns their group as a result tuple.
+    pub(super) fn chunks(&mut self) -> Result<Value, Broken> {
+        let group = Signature::read(shape::chunks(&self.task.kwargs)?)?;
+        let call = Call {
+            path: "chunks".into(),
+            ..Call::default()
+        };
+        self.send_group(group, &call)?;
+        Ok(self.plan.children.last().cloned().unwrap_or_default())
+    }
+
     /// Sends the body of a chord with its members' results.
     pub(super) fn join(&mut self, body: Value, results: Vec<Value>) -> Result<(), Broken> {
         let call = Call {

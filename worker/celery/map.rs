@@ -1,5 +1,5 @@
 //! `celery.map` and `celery.starmap`, which every Celery worker has: one task runs for each of a list of items, in their
-//! order, within one attempt. `chunks` are groups of these.
+//! order, within one attempt. And `celery.chunks`, which sends a group of these.
 //!
 //! Each item begins from its beginning in each attempt: a checkpoint says nothing of which item it is of.
 
@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Celery;
+use super::canvas::Canvas;
 use crate::codec::WORKFLOW;
 use crate::handler::{Context, Fatal, Outcome, Registry};
 use crate::task::Task;
 
+const CHUNKS: &str = "celery.chunks";
+
 /// Adds them to what a worker runs, for the names that `registry` has now.
-pub fn register(registry: &mut Registry) {
+pub fn register(registry: &mut Registry, celery: &Celery) {
     let handlers = registry.clone();
     for (name, spread) in [("celery.map", false), ("celery.starmap", true)] {
         // A Python application has its own.
@@ -25,6 +29,25 @@ pub fn register(registry: &mut Registry) {
             async move { run(&handlers, &task, &context, spread).await }
         });
     }
+    if !registry.knows(CHUNKS) {
+        let celery = celery.clone();
+        registry.add(CHUNKS, move |task, context| {
+            let celery = celery.clone();
+            async move { chunks(&celery, &task, &context) }
+        });
+    }
+}
+
+/// Sends the parts of chunks in the commit that settles them. The result is their group's, as from Celery.
+fn chunks(celery: &Celery, task: &Arc<Task>, context: &Context) -> anyhow::Result<Outcome> {
+    let now = context.store().clock().now();
+    let mut canvas = Canvas::new(&celery.config.routes, task, now);
+    let result = canvas.chunks().map_err(|wrong| Fatal(wrong.to_string()))?;
+    Ok(Outcome::Publish {
+        result,
+        with: celery.ops(context.store(), "", canvas.end(), Vec::new(), now)?,
+        follow: Vec::new(),
+    })
 }
 
 async fn run(

@@ -75,7 +75,7 @@ pub(super) async fn run(config: Arc<Config>, arguments: Arguments, handlers: Han
         &mut registry,
     )
     .await?;
-    celery::map::register(&mut registry);
+    celery::map::register(&mut registry, &celery);
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),

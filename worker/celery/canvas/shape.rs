@@ -38,7 +38,6 @@ impl Signature {
             Some("group") => Kind::Group,
             Some("chain") => Kind::Chain,
             Some("chord") => Kind::Chord,
-            Some("chunks") => return chunks(map(fields.remove("kwargs"))),
             Some(_) | None => Kind::Task,
         };
         // `map` and `starmap` have their items in their named arguments.
@@ -68,8 +67,8 @@ impl Signature {
     }
 }
 
-/// Chunks are the group of their parts, each of which maps. As in Celery, options of their own count for nothing.
-fn chunks(kwargs: Map<String, Value>) -> Result<Signature, Broken> {
+/// What `celery.chunks` sends: the group of their parts, each of which maps.
+pub(super) fn chunks(kwargs: &Map<String, Value>) -> Result<Value, Broken> {
     let size = kwargs.get("n").and_then(Value::as_u64);
     let size = size.and_then(|size| usize::try_from(size).ok());
     let Some(size) = size.filter(|size| *size > 0) else {
@@ -80,10 +79,10 @@ fn chunks(kwargs: Map<String, Value>) -> Result<Signature, Broken> {
     let parts = items.chunks(size).map(|part| {
         json!({
             "task": "celery.starmap", "args": [], "kwargs": { "task": task, "it": part }, "options": {},
-            "subtask_type": "xstarmap", "immutable": true,
+            "subtask_type": null, "immutable": true,
         })
     });
-    Signature::read(group_of(parts.collect()))
+    Ok(group_of(parts.collect()))
 }
 
 /// What may be a list, one of its items alone, or nothing.
