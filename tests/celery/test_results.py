@@ -1,5 +1,7 @@
 """AsyncResult.get() returns what a handler returned and raises what it raised, with each result backend."""
 
+import json
+
 import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from conftest import CELERY, LIMIT, wait_for
@@ -143,8 +145,6 @@ def test_a_task_whose_result_is_ignored_says_nothing_of_its_start(longshore, tab
 
 def prepare(longshore, app, extended):
     """Tells the start, and waits long enough after a failure to look."""
-    if extended == "on" and app.results == "database":
-        extend(longshore, app)
     longshore.configure(
         app.results,
         celery=f'track_started = "on"\nresult_extended = "{extended}"',
@@ -153,36 +153,34 @@ def prepare(longshore, app, extended):
     )
 
 
-def extend(longshore, app):
-    """The table as an application with result_extended makes it."""
-    from celery.backends.database.models import TaskExtended
-
-    app.conf.result_extended = True
-    app._local.__dict__.clear()
-    longshore.database.query("drop table public.celery_taskmeta")
-    session = app.backend.ResultSession()
-    TaskExtended.__table__.create(session.get_bind())
-    session.close()
-
-
 def test_the_columns_of_result_extended_are_those_that_python_writes(longshore, tables, python_worker):
     tables.conf.result_extended = True
-    if tables.results == "database":
-        extend(longshore, tables)
-        longshore.configure("database", celery='result_extended = "on"')
+    longshore.configure(tables.results, celery='result_extended = "on"')
     longshore.worker()
     python_worker.variables["TEST_EXTENDED"] = "yes"
     python_worker(backend=tables.backend_url)
+    if tables.results == "database":
+        table, columns = "celery_taskmeta", "name, args, kwargs, queue, retries, worker is null"
+    else:
+        table = "django_celery_results_taskresult"
+        columns = "task_name, task_args, task_kwargs, periodic_task_name, worker is null"
     found = []
-    for name in ("echo", "py.echo"):
+    for name, queue in (("echo", "longshore"), ("py.echo", "python")):
         sent = tables.send_task(name, (2, "ä"), {"key": [None]})
         assert sent.get(timeout=LIMIT) == {"args": [2, "ä"], "kwargs": {"key": [None]}}
-        it = tables.AsyncResult(sent.id)
-        assert it.worker and it.name == name
-        found.append((it.args, it.kwargs, it.retries, it.queue == name.replace("py.echo", "python").replace("echo", "longshore")))
+        (row,) = longshore.database.query(f"select {columns} from public.{table} where task_id = %s", sent.id)
+        row = [json.loads(bytes(value)) if isinstance(value, memoryview) else value for value in row]
+        assert row[0] == name
+        if tables.results == "database":
+            assert row[3] == queue
+            row[3] = None
+        else:
+            # JSON of a text, with or without escapes.
+            row[1:3] = [json.loads(value) for value in row[1:3]]
+        found.append(row[1:])
     assert found[0] == found[1]
     if tables.results == "database":
-        assert found[0] == ([2, "ä"], {"key": [None]}, 0, True)
+        assert found[0] == [[2, "ä"], {"key": [None]}, None, 0, False]
 
 
 def test_extended_results_without_their_columns_are_refused_at_the_start(longshore, tables):
@@ -190,9 +188,12 @@ def test_extended_results_without_their_columns_are_refused_at_the_start(longsho
 
     from conftest import PROGRAM
 
-    if tables.results != "database":
-        pytest.skip("its columns are always there")
-    longshore.configure("database", celery='result_extended = "on"')
+    longshore.configure(tables.results, celery='result_extended = "on"')
+    if tables.results == "django":
+        # Its columns are always there.
+        longshore.worker()
+        return
+    longshore.database.query("alter table public.celery_taskmeta drop column queue")
     ended = subprocess.run([PROGRAM, "--config", longshore.config, "run", "--pool", "work"], capture_output=True, text=True, timeout=LIMIT)
     assert ended.returncode == 2
     assert "celery.result_extended needs the columns" in ended.stderr
