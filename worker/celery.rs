@@ -17,6 +17,7 @@ mod canvas;
 pub mod control;
 pub mod events;
 mod exception;
+pub mod map;
 mod repr;
 mod result;
 pub mod unlock;
@@ -35,6 +36,8 @@ pub enum End {
     Failed(Exception),
     /// It was canceled, or came too late.
     Revoked(&'static str),
+    /// Not at all: it will run again, because of this failure or because it is not yet time.
+    Retried(Option<Exception>),
 }
 
 /// A workflow that cannot go on, in words for people.
@@ -107,6 +110,9 @@ impl Celery {
                 answers.push(Answer::failure(task, "REVOKED", &exception));
                 canvas.part_of(task)?;
             }
+            // Who waits for the answer waits on.
+            End::Retried(_) if self.config.results.tables().is_empty() => {}
+            End::Retried(exception) => answers.push(Answer::retried(task, exception.as_ref())),
         }
         if !wanted {
             answers.clear();
@@ -116,6 +122,21 @@ impl Celery {
             answer.children = plan.children.clone();
         }
         self.ops(store, worker, plan, answers, now)
+    }
+
+    /// What is written when an attempt of `task` begins, before its handler runs: `track_started`.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken::Store`] if it cannot be written as JSON.
+    pub fn started(&self, store: &Store, worker: &str, task: &Task) -> Result<Option<Op>, Broken> {
+        let ignored = task.headers.get("ignore_result") == Some(&Value::Bool(true));
+        let wanted = self.config.track_started == config::Switch::On;
+        if !wanted || task.wire != Wire::Celery || ignored {
+            return Ok(None);
+        }
+        let answers = [Answer::started(task, worker)];
+        result::rows(store, &self.config, worker, &answers)
     }
 
     /// The writes that a plan and its answers are.
@@ -141,13 +162,7 @@ impl Celery {
                 posts.extend(answers.iter().filter_map(|answer| answer.reply(now)));
             }
             config::Results::Database | config::Results::Django => {
-                ops.extend(result::rows(
-                    store,
-                    results,
-                    self.config.database_format,
-                    worker,
-                    &answers,
-                )?);
+                ops.extend(result::rows(store, &self.config, worker, &answers)?);
             }
         }
         for chord in chords {
@@ -217,6 +232,20 @@ pub fn again(task: &Task) -> Option<Task> {
         retries.unwrap_or_default().saturating_add(1).into(),
     );
     Some(task)
+}
+
+/// The name of the handler that must be there for `task`: of a map, the one that it maps.
+pub fn handler_of(task: &Task) -> &str {
+    let mapped = || task.kwargs.get("task")?.get("task")?.as_str();
+    match is_map(&task.name) {
+        true => mapped().unwrap_or(&task.name),
+        false => &task.name,
+    }
+}
+
+/// Whether the task called `name` runs another one for each of its items.
+fn is_map(name: &str) -> bool {
+    matches!(name, "celery.map" | "celery.starmap" | "celery.chunks")
 }
 
 /// The limits of one attempt that a message asks for, in seconds: the hard one, and the one at which the task is asked to

@@ -42,7 +42,7 @@ mod worker;
 pub use api::{Api, Sink, SinkKind, Token};
 pub use apt::{Apt, Place as StoragePlace};
 pub use backend::{Backend, BackendKind, Project, Settings};
-pub use celery::{Celery, DatabaseFormat, Results, Tools};
+pub use celery::{Celery, DatabaseFormat, Results, Switch, Tools};
 pub use exec::{Argument, Command, Exec, OnDrain, Piece};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};

@@ -275,6 +275,33 @@ impl Context {
         }))
     }
 
+    /// The same for one of several parts of an attempt, which knows no checkpoint of another.
+    pub(crate) fn anew(&self) -> Self {
+        let Shared {
+            store,
+            task,
+            claimed,
+            drain,
+            deadline,
+            lost,
+            progress: _,
+            pulse,
+        } = &*self.0;
+        let claimed = Claimed {
+            checkpoint: None,
+            ..claimed.clone()
+        };
+        Self::new(
+            store.clone(),
+            Arc::clone(task),
+            claimed,
+            drain.clone(),
+            deadline.clone(),
+            lost.clone(),
+            Arc::clone(pulse),
+        )
+    }
+
     /// The id of the task.
     pub fn task(&self) -> &TaskId {
         &self.0.task.id

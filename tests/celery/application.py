@@ -41,6 +41,7 @@ def make(broker, backend):
         task_create_missing_queues=True,
         broker_connection_retry_on_startup=True,
         accept_content=["json", "msgpack"],
+        result_extended="TEST_EXTENDED" in os.environ,
     )
     tasks(app)
     return app
@@ -73,6 +74,11 @@ def tasks(app):
     @app.task(name="py.fail")
     def fail(message="no"):
         raise ValueError(message)
+
+    @app.task(name="py.errback")
+    def errback(request, exc=None, traceback=None):
+        """In the new style, and for workers that send an id only."""
+        note((getattr(request, "id", request), exc and str(exc)))
 
     @app.task(name="py.describe", bind=True)
     def describe(self, *args):

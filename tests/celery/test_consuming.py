@@ -105,3 +105,23 @@ def test_a_queue_is_used_as_its_producer_declared_it(longshore, app, vhost, api)
     assert app.send_task("add", (1, 2), queue=queue).get(timeout=LIMIT) == 3
     assert api("GET", f"queues/{vhost.name}/longshore")["arguments"] == arguments
     assert worker.stop() == 0
+
+
+def test_the_prefetch_is_each_consumers_own_so_that_a_quorum_queue_will_do(longshore, app, vhost, api):
+    """Quorum queues refuse one for a whole channel (`global`), by which Celery's workers wait for ETAs."""
+    arguments = {"x-queue-type": "quorum"}
+    with Connection(vhost.url) as connection:
+        Queue("longshore", channel=connection.channel(), queue_arguments=arguments).declare()
+    longshore.worker()
+    queue = Queue("longshore", queue_arguments=arguments, routing_key="longshore")
+    assert app.send_task("add", (1, 2), queue=queue).get(timeout=LIMIT) == 3
+
+    def channel():
+        ours = [it for it in api("GET", f"consumers/{vhost.name}") if it["queue"]["name"] == "longshore"]
+        # Statistics come a while later.
+        named = [it for it in api("GET", "channels") if ours and it["name"] == ours[0]["channel_details"]["name"]]
+        return (ours[0], named[0]) if named and "global_prefetch_count" in named[0] else None
+
+    consumer, found = wait_for("the consumer's channel in the statistics", channel)
+    assert consumer["prefetch_count"] == 4
+    assert found["global_prefetch_count"] == 0

@@ -528,3 +528,85 @@ def test_a_flood_with_events_loses_no_task(longshore, app, ear):
 
     wait_for("events of most tasks", most_are_told)
     ear.hears("worker-heartbeat", hostname=name, processed=most)
+
+
+@pytest.fixture
+def alarm():
+    """Raises RabbitMQ's memory alarm, which blocks every connection that publishes, and takes it back."""
+    ctl = pathlib.Path(os.environ["LONGSHORE_TEST_AMQP_MANAGE"])
+
+    def watermark(*value):
+        subprocess.run([ctl, "set_vm_memory_high_watermark", *value], check=True, timeout=4 * LIMIT, capture_output=True)
+
+    def raised(yes):
+        watermark("absolute", "1" if yes else "1GB")
+
+    yield raised
+    raised(False)
+
+
+def metric(port, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_events_are_dropped_and_counted_while_the_broker_takes_none_and_no_task_waits(longshore, app, api, vhost, alarm, tmp_path):
+    port = free_port()
+    longshore.configure(old="[celery]", new='[celery]\ntools = "events"', more=f'[http]\nlisten = "127.0.0.1:{port}"\n')
+    most = 3000
+    with app.producer_pool.acquire() as producer:
+        for number in range(most):
+            app.send_task("add", (number, 1), producer=producer, ignore_result=True)
+    alarm(True)
+    # It can begin, take tasks and finish them all without one message of its own.
+    name = node(longshore.worker())
+
+    def finished(count):
+        ((done,),) = longshore.database.query("select count(*) from longshore.tasks where state = 'done'")
+        return done == count
+
+    wait_for("all tasks done", lambda: finished(most), limit=4 * LIMIT)
+    dropped = wait_for("events that are dropped", lambda: metric(port, "longshore_celery_events_dropped_total"))
+    # Three events a task, of which some wait in its queue and on their way.
+    assert dropped >= 3 * most - 4096 - 2000
+    alarm(False)
+    wait_for("an answer again", lambda: answers(app, name), limit=2 * LIMIT)
+    ear = Ear(app)
+    try:
+        ear.hears("worker-heartbeat", hostname=name, processed=most)
+        sent = app.send_task("add", (1, 1))
+        assert sent.get(timeout=LIMIT) == 2
+        ear.hears("task-succeeded", uuid=sent.id, hostname=name)
+    finally:
+        ear.close()
+
+
+def test_flower_and_celery_events_see_the_worker_again_after_an_alarm(longshore, app, vhost, alarm, tool, flower, request, tmp_path):
+    switch(longshore, "events")
+    name = known(app, longshore.worker())
+    wait_for("a worker that is online", lambda: flower.get("/api/workers?status=1").get(name))
+    sent, go = waiting(app, tmp_path, ignore_result=True)
+    alarm(True)
+    go.touch()
+    longshore.reaches(sent.id, "done")
+    alarm(False)
+    wait_for("an answer again", lambda: answers(app, name), limit=2 * LIMIT)
+    after = app.send_task("add", (2, 3))
+    assert after.get(timeout=LIMIT) == 5
+    wait_for("its task in Flower", lambda: flower.get("/api/tasks").get(after.id, {}).get("state") == "SUCCESS", limit=2 * LIMIT)
+    wait_for("a worker that is online", lambda: flower.get("/api/workers?status=1").get(name))
+    dump = tool.start("dump.log", "events", "--dump")
+    try:
+        dump.says(f"{name} ")
+        later = app.send_task("add", (2, 3))
+        dump.says(f"task succeeded: add({later.id})")
+    finally:
+        show(request, [dump])
+        dump.end()

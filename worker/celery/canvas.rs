@@ -242,7 +242,7 @@ impl<'a> Canvas<'a> {
         };
         option("queue")
             .or_else(|| option("routing_key"))
-            .unwrap_or_else(|| self.routes.get(&signature.task).to_owned())
+            .unwrap_or_else(|| self.routes.get(signature.routed_as()).to_owned())
     }
 
     /// Sends whatever `signature` is.
@@ -420,17 +420,24 @@ impl<'a> Canvas<'a> {
         shape::flatten(signature, &mut members, call.depth)?;
         for (at, member) in members.iter_mut().enumerate() {
             let path = format!("{}/{at}", call.path);
-            shape::complete(member, call.depth, &|options| {
+            let place = |path: &str, options: &mut Map<String, Value>| {
                 options
                     .entry("task_id")
-                    .or_insert_with(|| self.derived(&path).into());
+                    .or_insert_with(|| self.derived(path).into());
                 options.entry("group_id").or_insert_with(|| group.into());
-                options.entry("group_index").or_insert_with(|| at.into());
                 // The client may have put the body here before it knew what comes after it.
                 if let Some(body) = chord {
                     options.insert("chord".into(), body.clone());
                 }
+            };
+            shape::complete(member, call.depth, &|options| {
+                place(&path, options);
+                options.entry("group_index").or_insert_with(|| at.into());
             })?;
+            // Those of a group that ends a part of a chord are parts of that chord, each for itself.
+            if chord.is_some() {
+                shape::complete_members(member, call.depth, &path, &place)?;
+            }
         }
         Ok(members)
     }
@@ -489,8 +496,10 @@ impl<'a> Canvas<'a> {
             options.insert("chain".into(), Value::Array(chain.clone()));
         }
         let members = self.members(&header, &group, None, call)?;
+        let sizes = members.iter().map(|part| shape::size(part, call.depth));
+        let size = sizes.sum::<Result<usize, Broken>>()?;
         if let Value::Object(fields) = &mut body {
-            fields.insert("chord_size".into(), members.len().into());
+            fields.insert("chord_size".into(), size.into());
         }
         if members.is_empty() {
             let args = vec![Value::Array(Vec::new())];
@@ -505,10 +514,10 @@ impl<'a> Canvas<'a> {
         let members = self.members(&header, &group, Some(&body), call)?;
         let results = members
             .iter()
-            .map(|member| Ok(tuple(&shape::completed_by(member, call.depth)?, None)))
+            .map(|member| shape::result_of(member, call.depth))
             .collect::<Result<Vec<_>, Broken>>()?;
         self.plan.chords.push(Chord {
-            size: members.len(),
+            size,
             unlock: self.unlock(&group, &body)?,
             group,
             results,
@@ -521,6 +530,17 @@ impl<'a> Canvas<'a> {
             self.send(member, &call.at(at))?;
         }
         Ok(())
+    }
+
+    /// Sends the parts of the task's own chunks, and returns their group as a result tuple.
+    pub(super) fn chunks(&mut self) -> Result<Value, Broken> {
+        let group = Signature::read(shape::chunks(&self.task.kwargs)?)?;
+        let call = Call {
+            path: "chunks".into(),
+            ..Call::default()
+        };
+        self.send_group(group, &call)?;
+        Ok(self.plan.children.last().cloned().unwrap_or_default())
     }
 
     /// Sends the body of a chord with its members' results.

@@ -7,7 +7,7 @@ use super::exception::Exception;
 use super::{Broken, reply_to};
 use crate::clock::Millis;
 use crate::codec;
-use crate::config::{DatabaseFormat, Results};
+use crate::config::{self, DatabaseFormat, Results, Switch};
 use crate::store::{Op, ResultRow, Store};
 use crate::task::{Task, Wire};
 
@@ -15,6 +15,8 @@ mod pickle;
 
 /// The longest of a worker's names that django_celery_results takes, in characters.
 const LONGEST_WORKER: usize = 100;
+/// The longest name of a task or queue that `celery_taskmeta` takes, in characters.
+const LONGEST_NAME: usize = 155;
 
 /// One result.
 #[derive(Debug, Clone)]
@@ -37,6 +39,16 @@ struct Told {
     name: String,
     args: Value,
     kwargs: Value,
+    call: Call,
+}
+
+/// What was called, as `result_extended` keeps it in `celery_taskmeta`.
+#[derive(Debug, Clone)]
+struct Call {
+    args: Value,
+    kwargs: Value,
+    retries: i64,
+    queue: String,
 }
 
 impl Answer {
@@ -46,6 +58,20 @@ impl Answer {
 
     pub(super) fn failure(task: &Task, status: &'static str, exception: &Exception) -> Self {
         Self::of(task, status, exception.value(), Some(exception.trace()))
+    }
+
+    /// It runs in this process of `worker`.
+    pub(super) fn started(task: &Task, worker: &str) -> Self {
+        let value = json!({ "pid": std::process::id(), "hostname": worker });
+        Self::of(task, "STARTED", value, None)
+    }
+
+    /// It will run again, because of `exception` or because it is not yet time.
+    pub(super) fn retried(task: &Task, exception: Option<&Exception>) -> Self {
+        match exception {
+            Some(exception) => Self::failure(task, "RETRY", exception),
+            None => Self::of(task, "RETRY", Value::Null, None),
+        }
     }
 
     /// The failure of a step that will never run, because one before it failed.
@@ -77,6 +103,12 @@ impl Answer {
                 name: task.name.clone(),
                 args: header("argsrepr"),
                 kwargs: header("kwargsrepr"),
+                call: Call {
+                    args: Value::Array(task.args.clone()),
+                    kwargs: Value::Object(task.kwargs.clone()),
+                    retries: header("retries").as_i64().unwrap_or_default(),
+                    queue: task.queue.clone(),
+                },
             }),
             children: Vec::new(),
         }
@@ -114,15 +146,31 @@ impl Answer {
             (Results::Django | Results::Rpc | Results::None, _) => value.to_string(),
         };
         let told = self.told.as_ref();
+        let shortened = |text: &str, most| text.chars().take(most).collect::<String>();
+        let call = told.map(|told| &told.call);
+        let bytes =
+            |value: &Value| base64(codec::celery_json(value.clone()).to_string().as_bytes());
+        let (args, kwargs) = match results {
+            Results::Database => (
+                call.map(|call| bytes(&call.args)),
+                call.map(|call| bytes(&call.kwargs)),
+            ),
+            Results::Django | Results::Rpc | Results::None => (
+                told.and_then(|told| text(&told.args)),
+                told.and_then(|told| text(&told.kwargs)),
+            ),
+        };
         ResultRow {
             task_id: self.id.clone(),
             status: self.status.to_owned(),
             result,
             traceback: self.traceback.clone(),
-            name: told.map(|told| told.name.clone()),
-            args: told.and_then(|told| text(&told.args)),
-            kwargs: told.and_then(|told| text(&told.kwargs)),
-            worker: told.map(|_| worker.chars().take(LONGEST_WORKER).collect()),
+            name: told.map(|told| shortened(&told.name, LONGEST_NAME)),
+            args,
+            kwargs,
+            worker: told.map(|_| shortened(worker, LONGEST_WORKER)),
+            retries: call.map(|call| call.retries),
+            queue: call.map(|call| shortened(&call.queue, LONGEST_NAME)),
             meta: Some(json!({ "children": self.children }).to_string()),
         }
     }
@@ -131,11 +179,11 @@ impl Answer {
 /// The write of `answers` into the tables of `results`.
 pub(super) fn rows(
     store: &Store,
-    results: Results,
-    format: DatabaseFormat,
+    config: &config::Celery,
     worker: &str,
     answers: &[Answer],
 ) -> Result<Option<Op>, Broken> {
+    let (results, format) = (config.results, config.database_format);
     // One statement touches a row once only; the first word counts.
     let mut rows: Vec<ResultRow> = Vec::with_capacity(answers.len());
     for answer in answers {
@@ -147,7 +195,7 @@ pub(super) fn rows(
         return Ok(None);
     }
     Ok(match results {
-        Results::Database => Some(store.taskmeta(&rows)?),
+        Results::Database => Some(store.taskmeta(&rows, config.result_extended == Switch::On)?),
         Results::Django => Some(store.django_results(&rows)?),
         Results::None | Results::Rpc => None,
     })

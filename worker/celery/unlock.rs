@@ -43,13 +43,10 @@ async fn run(celery: &Celery, task: &Arc<Task>, context: &Context) -> anyhow::Re
         .get("result")
         .and_then(Value::as_array)
         .ok_or_else(wrong)?;
-    let parts = parts
-        .iter()
-        .map(|part| part.get(0)?.get(0)?.as_str().map(str::to_owned))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| {
-            Fatal("a part of the chord is a group, whose results are not known here".into())
-        })?;
+    let tree = parts.iter().map(|part| Part::read(part, 0));
+    let tree = tree.collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+    let mut parts = Vec::new();
+    tree.iter().for_each(|part| part.ids(&mut parts));
     let found = context
         .patiently(|| async {
             match celery.config.results {
@@ -73,10 +70,9 @@ async fn run(celery: &Celery, task: &Arc<Task>, context: &Context) -> anyhow::Re
             reason: "the chord's header has not ended".into(),
         });
     };
-    let values = done
-        .into_iter()
-        .map(|found| value(celery, found))
-        .collect::<Result<Vec<_>, _>>()?;
+    let values = done.into_iter().map(|found| value(celery, found));
+    let mut values = values.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let values = tree.iter().map(|part| part.fill(&mut values)).collect();
     let now = context.store().clock().now();
     let mut canvas = Canvas::new(&celery.config.routes, task, now);
     canvas.join(body, values)?;
@@ -86,6 +82,42 @@ async fn run(celery: &Celery, task: &Arc<Task>, context: &Context) -> anyhow::Re
         with,
         follow: Vec::new(),
     })
+}
+
+/// A part of a chord: a task, or the members of a group that ends a chain of it.
+enum Part {
+    One(String),
+    Many(Vec<Self>),
+}
+
+impl Part {
+    /// Of a result tuple: `((id, parent), members)`.
+    fn read(tuple: &Value, depth: usize) -> Option<Self> {
+        /// Far above any real one.
+        const DEEPEST: usize = 32;
+        match tuple.get(1) {
+            Some(Value::Array(members)) if depth < DEEPEST => {
+                let members = members.iter().map(|part| Self::read(part, depth + 1));
+                members.collect::<Option<_>>().map(Self::Many)
+            }
+            _ => Some(Self::One(tuple.get(0)?.get(0)?.as_str()?.to_owned())),
+        }
+    }
+
+    fn ids(&self, into: &mut Vec<String>) {
+        match self {
+            Self::One(id) => into.push(id.clone()),
+            Self::Many(members) => members.iter().for_each(|part| part.ids(into)),
+        }
+    }
+
+    /// Its value, from those of all ids in their order.
+    fn fill(&self, values: &mut impl Iterator<Item = Value>) -> Value {
+        match self {
+            Self::One(_) => values.next().unwrap_or_default(),
+            Self::Many(members) => members.iter().map(|part| part.fill(values)).collect(),
+        }
+    }
 }
 
 /// The value that a part returned.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Answer, Failure, Handlers, open_broker, open_store, signals};
 use crate::apt::{self, Repositories};
 use crate::celery::{self, Celery};
-use crate::config::{Config, ForeignKeys, Python};
+use crate::config::{Config, ForeignKeys, Python, Results, Switch};
 use crate::exec;
 use crate::handler::Registry;
 use crate::http;
@@ -76,6 +76,7 @@ pub(super) async fn run(config: Arc<Config>, arguments: Arguments, handlers: Han
         &mut registry,
     )
     .await?;
+    celery::map::register(&mut registry, &celery);
     let health = Health::default();
     let server = match config.http.listen {
         Some(listen) => Some(http::serve(listen, health.clone()).await?),
@@ -193,6 +194,14 @@ async fn result_tables(config: &Config, store: &Store) -> Result<(), Failure> {
     }
     let found = store.tables(&wanted).await?;
     match wanted.iter().find(|table| !found.contains(table)) {
+        None if config.celery.result_extended == Switch::On
+            && results == Results::Database
+            && !store.taskmeta_is_extended().await? =>
+        {
+            Err(Failure::Wrong(
+                "celery.result_extended needs the columns name, args, kwargs, worker, retries and queue of public.celery_taskmeta, which a Celery application with result_extended = True makes: add them, or set it to \"off\"".into(),
+            ))
+        }
         None => Ok(()),
         Some(missing) => Err(Failure::Wrong(format!(
             "celery.results = {:?} needs the table {missing} in the store's database: have the Celery application make it there (Django's migrate, or a first use of the database backend), or point store.url at its database",

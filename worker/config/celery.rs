@@ -15,6 +15,10 @@ pub struct Celery {
     pub results: Results,
     /// How `celery_taskmeta` keeps them. Default `json`.
     pub database_format: DatabaseFormat,
+    /// Whether `celery_taskmeta` has the columns of Celery's `result_extended`, and they are to be filled. Default [`Switch::Off`].
+    pub result_extended: Switch,
+    /// Whether an attempt says that it has begun in the tables of results: Celery's `task_track_started`. Default [`Switch::Off`].
+    pub track_started: Switch,
     /// Where a task of Celery's goes whose name no handler here knows: a queue of Python workers. Default: none, it is parked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_queue: Option<String>,
@@ -95,6 +99,23 @@ pub enum DatabaseFormat {
     Pickle,
 }
 
+/// What is done or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Not.
+    Off,
+    /// Done.
+    On,
+}
+
+impl Switch {
+    fn read(section: &mut Section<'_>, key: &'static str) -> Self {
+        let switch = section.choice(key, &[("off", Self::Off), ("on", Self::On)]);
+        switch.unwrap_or(Self::Off)
+    }
+}
+
 impl Celery {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let results = [
@@ -116,6 +137,8 @@ impl Celery {
                     ],
                 )
                 .unwrap_or(DatabaseFormat::Json),
+            result_extended: Switch::read(section, "result_extended"),
+            track_started: Switch::read(section, "track_started"),
             unknown_queue: section.text("unknown_queue"),
             tools: section.choice("tools", &tools).unwrap_or(Tools::Off),
             routes: section.table("routes", |section| Routes::with_default(section, QUEUE)),

@@ -50,10 +50,25 @@ pub(super) fn start(
         Arc::clone(&pulse),
     );
     // Intake claims known names only; one that has gone since is a failure like any other.
-    let running = worker.registry.start(&task, context).unwrap_or_else(|| {
+    let running = worker.registry.start(&task, context.clone());
+    let running = running.unwrap_or_else(|| {
         let name = task.name.clone();
         async move { Err(anyhow::anyhow!("no handler for {name:?}")) }.boxed()
     });
+    let celery = &worker.setup.celery;
+    let running = match celery.started(&worker.store, worker.setup.id.as_str(), &task) {
+        Ok(None) => running,
+        // Before the handler, so that it never comes after the end.
+        Ok(Some(started)) => async move {
+            context.write(vec![started]).await?;
+            running.await
+        }
+        .boxed(),
+        Err(error) => {
+            tracing::error!(task.id = %task.id, %error, "the start of an attempt cannot be told");
+            running
+        }
+    };
     let entry = Attempt {
         task: Arc::clone(&task),
         begun: Instant::now(),

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::decide::{Triage, triage};
 use super::{Worker, attempt};
 use crate::broker::{Consumer, Delivery, Outgoing, Receipt, unreadable_queue};
-use crate::celery::events::What;
+use crate::celery::{self, events::What};
 use crate::codec::{self, Unreadable};
 use crate::crash;
 use crate::id::{Epoch, WorkerId};
 use crate::store::{ClaimAnswer, ClaimRequest, SetAside, State, StoreError};
-use crate::task::Task;
+use crate::task::{Task, Wire};
 
 /// Deliveries that share a claim's commit: at this number a commit is a small part of each.
 const BATCH: usize = 256;
@@ -247,7 +247,11 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
     } = delivery;
     match codec::decode(&message, &queue) {
         Ok(task) => {
-            let known = worker.registry.knows(&task.name);
+            let name = match task.wire {
+                Wire::Celery => celery::handler_of(&task),
+                Wire::Native | Wire::Reply => &task.name,
+            };
+            let known = worker.registry.knows(&task.name) && worker.registry.knows(name);
             if !known && let Some(queue) = worker.setup.celery.queue_of_unknown(&task) {
                 send_on(worker, &task, queue, message, receipt).await;
                 return None;

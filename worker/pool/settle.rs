@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Worker;
 use super::attempt::Finished;
@@ -21,6 +21,8 @@ use crate::task::{Task, Wire};
 
 /// Outcomes that share a commit, and the most that wait for one.
 pub(super) const BATCH: usize = 256;
+/// Commits of outcomes with what belongs to them that are on their way at once; while they are, the next ones come together.
+const COMMITS: usize = 4;
 /// Between two tries while the store is away.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,9 +36,17 @@ struct Settling {
     follow: Vec<Task>,
 }
 
+impl Settling {
+    /// Whether it may share a commit with others: nothing of what comes with it has a condition.
+    fn joins(&self) -> bool {
+        self.follow.is_empty() && self.with.iter().all(Op::is_joinable)
+    }
+}
+
 /// Settles until the worker gives up and nothing waits.
 pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finished>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let commits = Arc::new(Semaphore::new(COMMITS));
     loop {
         let count = tokio::select! {
             biased;
@@ -47,6 +57,7 @@ pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finish
             return;
         }
         let (mut plain, mut over) = (Vec::with_capacity(count), Vec::new());
+        let mut together = Vec::new();
         for finished in batch.drain(..) {
             let key = (finished.task.id.clone(), finished.claimed.epoch);
             match judge(&worker, finished) {
@@ -54,14 +65,18 @@ pub(super) async fn run(worker: Arc<Worker>, mut outcomes: mpsc::Receiver<Finish
                 Some(settling) if settling.with.is_empty() && settling.follow.is_empty() => {
                     plain.push(settling)
                 }
-                Some(settling) => {
-                    let worker = Arc::clone(&worker);
-                    let tasks = worker.tasks.clone();
-                    tasks.spawn(async move { publish(&worker, settling).await });
-                }
+                Some(settling) if settling.joins() => together.push(settling),
+                Some(settling) => alone(&worker, settling),
             }
         }
         forget(&worker, over).await;
+        if !together.is_empty()
+            && let Ok(place) = Arc::clone(&commits).acquire_owned().await
+        {
+            let worker = Arc::clone(&worker);
+            let tasks = worker.tasks.clone();
+            tasks.spawn(async move { publish_all(&worker, together, place).await });
+        }
         if !plain.is_empty() {
             settle(&worker, plain).await;
         }
@@ -131,16 +146,10 @@ fn continued(worker: &Worker, task: &Task, mut verdict: Verdict, exception: Exce
         Some(State::Canceled) => End::Revoked("terminated"),
         Some(State::Waiting) if verdict.settlement.failed => {
             verdict.settlement.message = celery::again(task);
-            return verdict;
+            End::Retried(Some(exception))
         }
-        Some(
-            State::Queued
-            | State::Waiting
-            | State::Parked
-            | State::Blocked
-            | State::Running
-            | State::Expired,
-        )
+        Some(State::Waiting) => End::Retried(None),
+        Some(State::Queued | State::Parked | State::Blocked | State::Running | State::Expired)
         | None => return verdict,
     };
     let after = |end: &End| {
@@ -231,6 +240,46 @@ async fn stored(worker: &Worker, items: &[Item], settled: &HashSet<TaskId>, ring
     )
     .await;
     crash::point("settle:acknowledged");
+}
+
+/// Writes one outcome with what belongs to it, beside all others.
+fn alone(worker: &Arc<Worker>, settling: Settling) {
+    let worker = Arc::clone(worker);
+    let tasks = worker.tasks.clone();
+    tasks.spawn(async move { publish(&worker, settling).await });
+}
+
+/// Writes outcomes with what belongs to them in one commit; while it is on its way, more come together.
+async fn publish_all(worker: &Arc<Worker>, batch: Vec<Settling>, place: OwnedSemaphorePermit) {
+    crash::point("publish:ready");
+    let items = batch.iter().map(|settling| settling.item.clone());
+    let items = items.collect::<Vec<_>>();
+    let ops = batch.iter().flat_map(|settling| settling.with.clone());
+    let ops = ops.collect::<Vec<_>>();
+    let answer = patiently(worker, || worker.store.settle_all(&items, ops.clone())).await;
+    // The broker may be slow, and the next outcomes need not wait for it.
+    drop(place);
+    match answer {
+        Some(Ok(rings)) => {
+            crash::point("publish:stored");
+            for (id, epoch, settlement) in &items {
+                count(worker, id, *epoch, settlement);
+            }
+            worker.relay.publish(rings).await;
+            let keys = items.into_iter().map(|(id, epoch, _)| (id, epoch));
+            forget(worker, keys.collect()).await;
+            crash::point("publish:acknowledged");
+        }
+        // One that is lost or refused is no matter of the others.
+        Some(Err(error)) => {
+            tracing::debug!(%error, outcomes = batch.len(), "outcomes were refused together; each is tried alone");
+            batch.into_iter().for_each(|one| alone(worker, one));
+        }
+        None => tracing::warn!(
+            tasks = items.len(),
+            "outcomes could not be written; rescue runs the tasks again"
+        ),
+    }
 }
 
 /// Writes one outcome with what belongs to it.

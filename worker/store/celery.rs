@@ -17,7 +17,7 @@ use crate::task::Task;
 pub struct ResultRow {
     /// Whose.
     pub task_id: String,
-    /// `SUCCESS`, `FAILURE` or `REVOKED`.
+    /// `STARTED`, `RETRY`, `SUCCESS`, `FAILURE` or `REVOKED`.
     pub status: String,
     /// The value as the table keeps it: text, or base64 of bytes for `celery_taskmeta`.
     pub result: String,
@@ -25,12 +25,16 @@ pub struct ResultRow {
     pub traceback: Option<String>,
     /// The task's name.
     pub name: Option<String>,
-    /// Its positional arguments, for people.
+    /// Its positional arguments, for people; for `celery_taskmeta` base64 of their JSON.
     pub args: Option<String>,
-    /// Its named arguments, for people.
+    /// Its named arguments, in the same way.
     pub kwargs: Option<String>,
     /// Who ran it.
     pub worker: Option<String>,
+    /// How often it was tried before.
+    pub retries: Option<i64>,
+    /// Where it came from.
+    pub queue: Option<String>,
     /// JSON with `children`.
     pub meta: Option<String>,
 }
@@ -50,13 +54,18 @@ pub struct FoundResult {
 }
 
 impl Store {
-    /// Results for clients of Celery's `database` backend, as a part of the command that settles a task.
+    /// Results for clients of Celery's `database` backend, as a part of the command that settles a task; `extended` where the
+    /// table has the columns of `result_extended`.
     ///
     /// # Errors
     ///
     /// [`StoreError::Value`] if they cannot be written as JSON.
-    pub fn taskmeta(&self, rows: &[ResultRow]) -> Result<Op, StoreError> {
-        Op::new(sql!("celery/meta"), rows)
+    pub fn taskmeta(&self, rows: &[ResultRow], extended: bool) -> Result<Op, StoreError> {
+        let statement = match extended {
+            true => sql!("celery/meta_extended"),
+            false => sql!("celery/meta"),
+        };
+        Op::new(statement, rows)
     }
 
     /// Results for clients of Celery's `django-db` backend, as a part of the command that settles a task.
@@ -128,6 +137,18 @@ impl Store {
             .read(sql!("celery/tables"), &rows(names, "name"))
             .await?;
         Ok(found.into_iter().map(|row| row.name).collect())
+    }
+
+    /// Whether `celery_taskmeta` has the columns of `result_extended`.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn taskmeta_is_extended(&self) -> Result<bool, StoreError> {
+        let names = ["name", "args", "kwargs", "worker", "retries", "queue"];
+        let rows = names.map(|name| json!({ "name": name }));
+        let found: Vec<Value> = self.read(sql!("celery/columns"), &rows).await?;
+        Ok(found.len() == names.len())
     }
 }
 

@@ -23,6 +23,19 @@ pub(crate) enum Guard {
     Free,
     /// At least one row.
     Some,
+    /// So many rows.
+    All(usize),
+}
+
+impl Guard {
+    /// Whether an answer of `rows` rows will do.
+    pub(crate) fn holds(self, rows: usize) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Some => rows > 0,
+            Self::All(wanted) => rows == wanted,
+        }
+    }
 }
 
 /// One statement of a command with its values.
@@ -86,6 +99,46 @@ impl Op {
     pub(crate) fn guarded(mut self) -> Self {
         self.guard = Guard::Some;
         self
+    }
+
+    /// The same, and the command is undone unless it answers `rows` rows.
+    pub(crate) fn guarded_all(mut self, rows: usize) -> Self {
+        self.guard = Guard::All(rows);
+        self
+    }
+
+    /// Whether it only adds rows, each for itself: such ones of several tasks may be one statement, in any order.
+    pub fn is_joinable(&self) -> bool {
+        let adds = matches!(
+            self.sql.name,
+            "post" | "celery/meta" | "celery/meta_extended" | "celery/django"
+        );
+        adds && self.guard == Guard::Free && self.bytes.is_none() && self.columns.is_none()
+    }
+
+    /// Joinable statements with as few of them as there are kinds.
+    pub(crate) fn joined(ops: Vec<Self>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for op in ops {
+            match all.iter_mut().find(|one| one.sql.name == op.sql.name) {
+                Some(one) => one.append(&op),
+                None => all.push(op),
+            }
+        }
+        all
+    }
+
+    /// Its rows, which are a list in JSON, and those of `other`.
+    fn append(&mut self, other: &Self) {
+        let more = other.rows.strip_prefix('[').unwrap_or_default();
+        if more == "]" {
+            return;
+        }
+        self.rows.pop();
+        if self.rows.len() > 1 {
+            self.rows.push(',');
+        }
+        self.rows.push_str(more);
     }
 
     /// The same; a command with it may take minutes.

@@ -282,21 +282,23 @@ async fn run_on(
     ops: &[Op],
     now: Millis,
 ) -> Result<Vec<Vec<Row>>, StoreError> {
-    if let [op] = ops {
+    if let [op] = ops
+        && !matches!(op.guard, Guard::All(_))
+    {
         let rows = execute(connection, op, now).await?;
         return match op.guard {
             // One statement that found nothing has written nothing.
             Guard::Some if rows.is_empty() => Err(StoreError::Stale {
                 command: op.sql.name,
             }),
-            Guard::Some | Guard::Free => Ok(vec![rows]),
+            Guard::Some | Guard::Free | Guard::All(_) => Ok(vec![rows]),
         };
     }
     let mut transaction = connection.begin().await?;
     let mut answers = Vec::with_capacity(ops.len());
     for op in ops {
         let rows = execute(&mut transaction, op, now).await?;
-        if op.guard == Guard::Some && rows.is_empty() {
+        if !op.guard.holds(rows.len()) {
             transaction.rollback().await?;
             return Err(StoreError::Stale {
                 command: op.sql.name,

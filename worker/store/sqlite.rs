@@ -11,7 +11,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, Column, Connection, Executor, Row as _, TypeInfo, ValueRef};
 
-use super::command::{Guard, Op, Row};
+use super::command::{Op, Row};
 use super::sql::{Dialect, Sql};
 use super::{StoreConfig, StoreError, pool};
 use crate::clock::{Clock, Millis};
@@ -64,7 +64,7 @@ impl Sqlite {
         let mut answers = Vec::with_capacity(ops.len());
         for op in ops {
             let rows = execute(&mut transaction, op, now).await?;
-            if op.guard == Guard::Some && rows.is_empty() {
+            if !op.guard.holds(rows.len()) {
                 transaction.rollback().await?;
                 return Err(StoreError::Stale {
                     command: op.sql.name,

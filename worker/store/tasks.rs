@@ -486,6 +486,32 @@ impl Store {
         Ok(rings)
     }
 
+    /// Writes how several attempts ended together with `ops`, all of which [join](Op::is_joinable): all of it, or, if one lease is
+    /// lost, nothing. Returns what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stale`] if nothing was written because of a lease; else as any verb.
+    pub async fn settle_all(
+        &self,
+        items: &[(TaskId, Epoch, Settlement)],
+        ops: Vec<Op>,
+    ) -> Result<Vec<Ring>, StoreError> {
+        let mut items = items.iter().collect::<Vec<_>>();
+        // Always in the same order: two that write the same rows wait for one another, never in a circle.
+        items.sort_by(|(one, ..), (other, ..)| one.as_str().cmp(other.as_str()));
+        let rows = items.iter();
+        let rows = rows
+            .map(|(id, epoch, settlement)| settle_row(id, *epoch, settlement))
+            .collect::<Vec<_>>();
+        let mut all = vec![settle_op(&rows)?.guarded_all(rows.len())];
+        all.extend(Op::joined(ops));
+        let (answers, mut rings) = self.announcing("publish", all).await?;
+        let ended = Ended::among(answers.first().map_or(&[], Vec::as_slice));
+        self.pass_on_after(ended, &mut rings).await;
+        Ok(rings)
+    }
+
     /// Messages for workers other than Longshore's, as a part of the command that settles a task: published
     /// once that is committed, at least once, each to its task's queue. They get no row, so nothing here waits for them.
     ///

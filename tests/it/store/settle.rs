@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore::id::Epoch;
+use longshore::id::{Epoch, TaskId};
 use longshore::store::{SetAside, Settlement, State, StoreError};
 use longshore::task::Task;
 use serde_json::json;
@@ -21,6 +21,7 @@ on_both!(
     what_follows_is_committed_with_the_outcome,
     a_message_for_others_is_committed_with_the_outcome_and_gets_no_row,
     a_stale_epoch_writes_nothing_of_what_follows,
+    outcomes_with_messages_share_a_commit_and_a_stale_one_undoes_all,
     a_stale_epoch_with_nothing_to_follow_says_so,
     a_broken_condition_undoes_the_outcome,
     a_delivery_set_aside_gets_a_row_that_says_so,
@@ -227,6 +228,33 @@ async fn a_stale_epoch_writes_nothing_of_what_follows(bench: Bench) {
     assert_eq!(bench.view("a").await.state, State::Running);
     assert!(bench.find("b").await.is_none());
     assert_eq!(bench.number("select count(*) from outbox").await, 0);
+}
+
+async fn outcomes_with_messages_share_a_commit_and_a_stale_one_undoes_all(bench: Bench) {
+    let (a, _, good) = bench.running("a").await;
+    let (b, _, other) = bench.running("b").await;
+    let post = |id: &str| bench.store.post(&[task(id).for_celery()]).unwrap();
+    let with = vec![post("to-a"), post("to-b")];
+    let item = |id: &TaskId, epoch| (id.clone(), epoch, Settlement::default());
+    let stale = [item(&b.id, other.next()), item(&a.id, good)];
+    let answer = bench.store.settle_all(&stale, with.clone()).await;
+    assert!(
+        matches!(answer, Err(StoreError::Stale { command: "settle" })),
+        "{answer:?}"
+    );
+    assert_eq!(bench.view("a").await.state, State::Running);
+    assert_eq!(bench.number("select count(*) from outbox").await, 0);
+    let both = [item(&b.id, other), item(&a.id, good)];
+    let rings = bench.store.settle_all(&both, with).await.unwrap();
+    assert_eq!(ids(&rings), ["to-a", "to-b"]);
+    assert_eq!(bench.view("a").await.state, State::Done);
+    assert_eq!(bench.view("b").await.state, State::Done);
+    // One alone is held to its condition as well.
+    let answer = bench.store.settle_all(&both[..1], vec![]).await;
+    assert!(
+        matches!(answer, Err(StoreError::Stale { .. })),
+        "{answer:?}"
+    );
 }
 
 async fn a_stale_epoch_with_nothing_to_follow_says_so(bench: Bench) {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::MAX_DEPTH;
-use crate::celery::Broken;
+use crate::celery::{Broken, is_map, tuple};
 
 /// What a signature is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +38,10 @@ impl Signature {
             Some("group") => Kind::Group,
             Some("chain") => Kind::Chain,
             Some("chord") => Kind::Chord,
-            Some("chunks") => {
-                return Err(Broken::Workflow(
-                    "chunks inside a workflow are not known here: use a group".into(),
-                ));
-            }
             Some(_) | None => Kind::Task,
         };
         // `map` and `starmap` have their items in their named arguments.
-        let maps = matches!(task.as_str(), "celery.map" | "celery.starmap");
-        let takes_args = !maps && fields.get("immutable") != Some(&Value::Bool(true));
+        let takes_args = !is_map(&task) && fields.get("immutable") != Some(&Value::Bool(true));
         Ok(Self {
             task,
             args: list(fields.remove("args")),
@@ -58,10 +52,37 @@ impl Signature {
         })
     }
 
+    /// The task by whose name it is routed: of a map, the one that it maps.
+    pub(super) fn routed_as(&self) -> &str {
+        if !is_map(&self.task) {
+            return &self.task;
+        }
+        let mapped = self.kwargs.get("task").and_then(|it| it.get("task"));
+        mapped.and_then(Value::as_str).unwrap_or(&self.task)
+    }
+
     /// The id that it has been given.
     pub(super) fn id(&self) -> Option<&str> {
         self.options.get("task_id").and_then(Value::as_str)
     }
+}
+
+/// What `celery.chunks` sends: the group of their parts, each of which maps.
+pub(super) fn chunks(kwargs: &Map<String, Value>) -> Result<Value, Broken> {
+    let size = kwargs.get("n").and_then(Value::as_u64);
+    let size = size.and_then(|size| usize::try_from(size).ok());
+    let Some(size) = size.filter(|size| *size > 0) else {
+        return Err(Broken::Workflow("its chunks have no size".into()));
+    };
+    let task = kwargs.get("task").cloned().unwrap_or_default();
+    let items = list(kwargs.get("it").cloned());
+    let parts = items.chunks(size).map(|part| {
+        json!({
+            "task": "celery.starmap", "args": [], "kwargs": { "task": task, "it": part }, "options": {},
+            "subtask_type": null, "immutable": true,
+        })
+    });
+    Ok(group_of(parts.collect()))
 }
 
 /// What may be a list, one of its items alone, or nothing.
@@ -223,16 +244,80 @@ pub(super) fn complete(
     }
 }
 
-/// The id of the task with whose end a signature as a whole has ended.
-pub(super) fn completed_by(value: &Value, depth: usize) -> Result<String, Broken> {
-    let mut copy = value.clone();
-    let id = std::cell::RefCell::new(None);
-    complete(&mut copy, depth, &|options| {
-        *id.borrow_mut() = options
-            .get("task_id")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-    })?;
-    id.into_inner()
-        .ok_or_else(|| Broken::Workflow("a part of a chord has no id".into()))
+/// The part of a signature with whose end it has ended as a whole, if that is a group.
+fn last_group(value: &mut Value, depth: usize) -> Result<Option<&mut Value>, Broken> {
+    let depth = deep(depth)?;
+    let nested = match Signature::read(value.clone())?.kind {
+        Kind::Task => return Ok(None),
+        Kind::Group => return Ok(Some(value)),
+        Kind::Chain => value.pointer_mut("/kwargs/tasks").and_then(|tasks| {
+            let tasks = tasks.as_array_mut()?;
+            tasks.last_mut()
+        }),
+        Kind::Chord => value.pointer_mut("/kwargs/body"),
+    };
+    match nested {
+        Some(nested) => last_group(nested, depth),
+        None => Ok(None),
+    }
+}
+
+/// If a signature ends in a group, then so does each member of that group: `with` is told its place, and changes the options of
+/// what completes it.
+pub(super) fn complete_members(
+    value: &mut Value,
+    depth: usize,
+    path: &str,
+    with: &dyn Fn(&str, &mut Map<String, Value>),
+) -> Result<(), Broken> {
+    let depth = deep(depth)?;
+    let Some(group) = last_group(value, depth)? else {
+        return Ok(());
+    };
+    let mut members = Vec::new();
+    flatten(&Signature::read(group.clone())?, &mut members, depth)?;
+    for (at, member) in members.iter_mut().enumerate() {
+        let path = format!("{path}/{at}");
+        complete(member, depth, &|options| with(&path, options))?;
+        complete_members(member, depth, &path, with)?;
+    }
+    if let Some(kwargs) = group.get_mut("kwargs").and_then(Value::as_object_mut) {
+        kwargs.insert("tasks".into(), Value::Array(members));
+    }
+    Ok(())
+}
+
+/// With how many tasks' ends a signature as a whole has ended.
+pub(super) fn size(value: &Value, depth: usize) -> Result<usize, Broken> {
+    let depth = deep(depth)?;
+    let signature = Signature::read(value.clone())?;
+    let nested = match signature.kind {
+        Kind::Task => return Ok(1),
+        Kind::Group => {
+            let sizes = tasks(&signature).into_iter();
+            return sizes.map(|task| size(&task, depth)).sum();
+        }
+        Kind::Chain => tasks(&signature).pop(),
+        Kind::Chord => signature.kwargs.get("body").cloned(),
+    };
+    nested.map_or(Ok(0), |nested| size(&nested, depth))
+}
+
+/// The result of a signature as a whole, as Celery's clients write it: a task's, or those of a group.
+pub(super) fn result_of(value: &Value, depth: usize) -> Result<Value, Broken> {
+    let depth = deep(depth)?;
+    let signature = Signature::read(value.clone())?;
+    let none = || Broken::Workflow("a part of a chord has no id".into());
+    let nested = match signature.kind {
+        Kind::Task => return Ok(tuple(signature.id().ok_or_else(none)?, None)),
+        Kind::Group => {
+            let members = tasks(&signature).into_iter();
+            let members = members.map(|task| result_of(&task, depth));
+            let members = members.collect::<Result<Vec<_>, _>>()?;
+            return Ok(json!([[signature.id(), null], members]));
+        }
+        Kind::Chain => tasks(&signature).pop(),
+        Kind::Chord => signature.kwargs.get("body").cloned(),
+    };
+    result_of(&nested.ok_or_else(none)?, depth)
 }

@@ -278,9 +278,8 @@ fn nonsense_is_said_to_be_nonsense() {
     for _ in 0..100 {
         deep = group(json!([deep]), json!({}));
     }
-    let chunks = json!({ "task": "celery.chunks", "args": [], "kwargs": {}, "options": {}, "subtask_type": "chunks" });
     let late = sig("a", json!([]), json!({ "eta": "tomorrow" }));
-    for step in [json!(1), json!({}), deep, chunks, late] {
+    for step in [json!(1), json!({}), deep, late] {
         let (routes, task) = (routes(), task(json!({ "chain": [step] })));
         let mut canvas = Canvas::new(&routes, &task, NOW);
         assert!(matches!(
@@ -348,4 +347,56 @@ proptest! {
         let _either = canvas.failed();
         let _plan = canvas.end();
     }
+}
+
+#[test]
+fn a_part_of_a_chord_that_ends_in_a_group_counts_with_each_of_its_members() {
+    let plain = |name: &str| sig(name, json!([]), json!({}));
+    let inner = group(json!([plain("b"), plain("c")]), json!({}));
+    let header = group(
+        json!([chain(json!([plain("a"), inner]), json!({})), plain("d")]),
+        json!({ "task_id": "header" }),
+    );
+    let chord = json!({
+        "task": "celery.chord", "args": [], "kwargs": { "kwargs": {}, "header": header, "body": plain("body") },
+        "options": {}, "subtask_type": "chord", "immutable": false,
+    });
+    let plan = succeeded(json!({ "chain": [chord] }), json!(1));
+    let begun = &plan.chords[0];
+    assert_eq!(begun.size, 3);
+    let members = begun.results[0][1].as_array().unwrap();
+    assert_eq!((members.len(), &begun.results[1][1]), (2, &Value::Null));
+    // The group that is still to come takes part in the outer chord, member by member.
+    let next = &plan.posts[0].headers[WORKFLOW]["chain"][0];
+    for (member, result) in next["kwargs"]["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(members)
+    {
+        assert_eq!(member["options"]["task_id"], result[0][0]);
+        assert_eq!(member["options"]["group_id"], "header");
+        assert_eq!(member["options"]["chord"]["task"], "body");
+    }
+}
+
+#[test]
+fn chunks_are_a_group_of_maps_on_the_queue_of_what_they_map() {
+    let mut task = task(json!({}));
+    task.kwargs =
+        json!({ "task": sig("add", json!([]), json!({})), "it": [[1, 2], [3, 4], [5, 6]], "n": 2 })
+            .as_object()
+            .unwrap()
+            .clone();
+    let routes = routes();
+    let mut canvas = Canvas::new(&routes, &task, NOW);
+    let result = canvas.chunks().unwrap();
+    let plan = canvas.end();
+    let parts = plan.posts.iter().map(|part| &part.kwargs["it"]);
+    let parts = parts.collect::<Vec<_>>();
+    assert_eq!(parts, [&json!([[1, 2], [3, 4]]), &json!([[5, 6]])]);
+    assert_eq!(plan.posts[0].name, "celery.starmap");
+    assert_eq!(result[1][1][0][0], plan.posts[1].id.as_str());
+    task.kwargs.insert("n".into(), 0.into());
+    assert!(Canvas::new(&routes, &task, NOW).chunks().is_err());
 }

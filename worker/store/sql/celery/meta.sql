@@ -2,7 +2,7 @@
 -- is the application's, in the schema public. Uses its unique task_id.
 insert into public.celery_taskmeta (id, task_id, status, result, date_done, traceback)
 select nextval('public.task_id_sequence'), i.task_id, i.status, decode(i.result, 'base64'),
-  to_timestamp({now} / 1000.0) at time zone 'UTC', i.traceback
+  case when i.status in ('STARTED', 'RETRY') then null else to_timestamp({now} / 1000.0) at time zone 'UTC' end, i.traceback
 from {rows task_id text, status text, result text, traceback text}
 where true
 on conflict (task_id) do update set status = excluded.status, result = excluded.result,
