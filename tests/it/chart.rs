@@ -18,6 +18,18 @@ use serde_json::{Value, json};
 
 use crate::harness::{BackEnd, Bench, Folder, task};
 
+/// The accounts and roles of the release `contract` in a namespace, with the example that has all of them.
+pub(crate) fn rights(namespace: &str) -> Vec<Value> {
+    let values = values("squad");
+    let objects = Helm::Four.render_as("contract", namespace, &[&values], &[]);
+    let mut objects = objects.unwrap();
+    objects.retain(|object| {
+        let kind = kind(object);
+        kind == "ServiceAccount" || kind.contains("Role")
+    });
+    objects
+}
+
 #[test]
 fn both_helms_find_nothing_to_say_against_any_example() {
     for helm in Helm::BOTH {

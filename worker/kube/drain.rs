@@ -310,6 +310,9 @@ impl Cluster {
 
     /// Evicts a pod if it still is as it was looked at, and if its budget lets it.
     ///
+    /// The API server asks the budget first: a pod that has changed has then taken one of the disruptions that its
+    /// budget allows, for the two minutes after which nobody waits for its end any more.
+    ///
     /// # Errors
     ///
     /// [`Trouble`], except what [`Evicted`] says.
@@ -435,6 +438,8 @@ fn trouble(error: &kube::Error, what: &str) -> Trouble {
     let mend = match status.code {
         404 => return Trouble::Missing(object(what)),
         409 => return Trouble::Changed(object(what)),
+        // To a patch that names another object's uid, the API server says that it cannot be changed.
+        422 if is_about_uid(status) => return Trouble::Changed(object(what)),
         // Too old a version of a list, too: the next look begins anew.
         410 | 429 | 500.. => {
             return Trouble::Away(format!("{} ({})", status.message, status.code));
@@ -455,6 +460,11 @@ fn trouble(error: &kube::Error, what: &str) -> Trouble {
         reason: status.message.clone(),
         mend,
     }
+}
+
+fn is_about_uid(status: &kube::core::Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.field == "metadata.uid")
 }
 
 /// What was asked without the verb: `node n1`.
@@ -516,6 +526,14 @@ mod tests {
         };
         assert_eq!(of(404, "get node n1"), Trouble::Missing("node n1".into()));
         assert_eq!(of(409, "patch pod a/b"), Trouble::Changed("pod a/b".into()));
+        let uid = json!({
+            "code": 422, "message": "no",
+            "details": { "causes": [{ "reason": "FieldValueInvalid", "field": "metadata.uid" }] },
+        });
+        assert_eq!(
+            trouble(&answer(uid), "patch pod a/b"),
+            Trouble::Changed("pod a/b".into())
+        );
         for code in [410, 429, 500, 503, 504] {
             assert_eq!(of(code, "x"), Trouble::Away(format!("no ({code})")));
         }

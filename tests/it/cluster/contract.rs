@@ -5,12 +5,16 @@
 //! takes the rights of an administrator, and it touches nothing outside of a namespace of its own, `longshore-test-…`,
 //! which it deletes at its end; of the nodes it reads one, if there is one that takes pods.
 //!
-//! No scheduler and no kubelet has a part in it: the pods name a scheduler that nobody is, so that they never run, and the
-//! test itself writes the status of one that does. Nor is a controller needed: the budget refuses as well before its
-//! controller has seen it. So not asked of a real server: deadlines (a pod without a node is deleted at once), cordons (a
-//! node of somebody's cluster), and what a budget that its controller has seen allows. Those are modelled only.
+//! No scheduler and no kubelet has a part in it: the pods name a scheduler that nobody is, or a node that is not there, so
+//! that they never run, and the test itself writes the status of one that does, and removes what is deleted. Of the
+//! controllers the one of the budgets is needed. What takes a node of its own (`drained`) is asked only where
+//! `LONGSHORE_TEST_KUBE_NODES` is set too, as it is by `scripts/kube-apiserver`: the cluster is nobody's.
 //!
 //! Without the variable the real server is no part of the test, and that it passes says nothing about one.
+
+mod decisions;
+mod drained;
+mod rights;
 
 use std::path::Path;
 use std::time::Duration;
@@ -61,12 +65,13 @@ async fn holds(kubeconfig: &Path) {
 async fn play(stage: &Stage) {
     let uid = stage.add_pod(POD).await;
     let other = stage.add_pod(OTHER).await;
-    let pod = stage.worker(&uid).await;
+    let pod = stage.worker(POD, &uid).await;
     stage.node_is_read().await;
     the_label_and_the_cost_are_written_on_the_own_pod_only(stage, &pod).await;
     events_are_written(stage, &pod, &uid).await;
     one_pod_is_watched(stage, &pod).await;
     a_deletion_names_its_pod(stage, &other).await;
+    decisions::are_as_expected(stage).await;
     the_busy_label_keeps_a_pod_that_runs(stage, &pod, &uid).await;
 }
 
@@ -79,10 +84,10 @@ async fn the_label_and_the_cost_are_written_on_the_own_pod_only(stage: &Stage, p
     assert!(labels.get(BUSY).is_none(), "{labels}");
     assert!(labels.get(INSTANCE).is_some(), "the others stay: {labels}");
     pod.write_cost(100).await.unwrap();
-    let impostor = stage.worker(NOBODY).await;
+    let impostor = stage.worker(POD, NOBODY).await;
     let refused = impostor.write_cost(7).await;
     assert!(
-        matches!(refused, Err(Away::Refused { code: 409, .. })),
+        matches!(refused, Err(Away::Refused { code: 422, .. })),
         "{refused:?}"
     );
     let annotations = stage.pod(POD).await["metadata"]["annotations"].clone();
@@ -154,11 +159,7 @@ async fn the_busy_label_keeps_a_pod_that_runs(stage: &Stage, pod: &Pod, uid: &st
     });
     let path = stage.path("/apis/policy/v1", "poddisruptionbudgets");
     stage.ask("POST", &path, &budget).await.unwrap();
-    let running = json!({"status": {"phase": "Running", "conditions": [
-        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-    ]}});
-    let path = format!("{}/status", stage.pod_path(POD));
-    stage.ask("PATCH", &path, &running).await.unwrap();
+    stage.set_status(POD, "Running", true).await;
 
     assert_eq!(pod.admit().await, Admission::Go);
     let refused = stage.evict(uid).await.unwrap_err();
@@ -226,6 +227,20 @@ impl Stage {
         stage
     }
 
+    /// The same namespace, as another may see it.
+    async fn seen_by(&self, kubeconfig: &Path) -> Self {
+        let settings = Kubernetes {
+            kubeconfig: Some(kubeconfig.to_owned()),
+            ..self.settings.clone()
+        };
+        Self {
+            client: client(&settings).await.unwrap(),
+            settings,
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+        }
+    }
+
     /// The namespace's controller deletes what is in it.
     async fn clear(&self) -> Answer {
         let path = format!("/api/v1/namespaces/{}", self.namespace);
@@ -241,11 +256,14 @@ impl Stage {
     }
 
     async fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let content = if method == "PATCH" {
-            MERGE
-        } else {
-            "application/json"
+        let content = match method {
+            "PATCH" => MERGE,
+            _ => "application/json",
         };
+        self.ask_as(content, method, path, body).await
+    }
+
+    async fn ask_as(&self, content: &str, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() {
             Vec::new()
         } else {
@@ -277,25 +295,16 @@ impl Stage {
 
     /// Adds a pod that nobody schedules; answers its uid.
     async fn add_pod(&self, name: &str) -> String {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": {INSTANCE: "contract"}},
-            "spec": {
-                "schedulerName": "nobody",
-                "automountServiceAccountToken": false,
-                "securityContext": {
-                    "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [{
-                    "name": "worker", "image": "longshore.invalid/worker",
-                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                }],
-            },
-        });
+        let added = self.add(&pod(name)).await;
+        added["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// Adds a pod to the namespace.
+    async fn add(&self, pod: &Value) -> Value {
         let path = self.path("/api/v1", "pods");
         // A namespace takes pods once a controller has given it its service account.
-        let added = wait_for("the namespace takes pods", LIMIT, async || {
-            match self.ask("POST", &path, &pod).await {
+        wait_for("the namespace takes pods", LIMIT, async || {
+            match self.ask("POST", &path, pod).await {
                 Ok(added) => Some(added),
                 Err(status) if status.code == 403 && status.message.contains("serviceaccount") => {
                     None
@@ -303,14 +312,23 @@ impl Stage {
                 Err(status) => panic!("{status:?}"),
             }
         })
-        .await;
-        added["metadata"]["uid"].as_str().unwrap().to_owned()
+        .await
     }
 
-    /// A worker in the pod [`POD`], which it takes for the one of `uid`.
-    async fn worker(&self, uid: &str) -> Pod {
+    /// Writes a pod's status as a kubelet does.
+    async fn set_status(&self, name: &str, phase: &str, is_ready: bool) {
+        let ready = if is_ready { "True" } else { "False" };
+        let status = json!({"status": {"phase": phase, "conditions": [
+            {"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]}});
+        let path = format!("{}/status", self.pod_path(name));
+        self.ask("PATCH", &path, &status).await.unwrap();
+    }
+
+    /// A worker in the pod `name`, which it takes for the one of `uid`.
+    async fn worker(&self, name: &str, uid: &str) -> Pod {
         let identity = Identity {
-            pod: POD.into(),
+            pod: name.into(),
             namespace: self.namespace.clone(),
             uid: uid.into(),
             node: self.node.clone(),
@@ -332,12 +350,36 @@ impl Stage {
 
     /// Evicts [`POD`] if it is the one of `uid`.
     async fn evict(&self, uid: &str) -> Answer {
+        let options = json!({"preconditions": {"uid": uid}});
+        self.evict_with(POD, POD, &options).await
+    }
+
+    /// Evicts the pod `name` by a body that names the pod `named`.
+    async fn evict_with(&self, name: &str, named: &str, options: &Value) -> Answer {
         let eviction = json!({
             "apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"name": POD, "namespace": self.namespace},
-            "deleteOptions": {"preconditions": {"uid": uid}},
+            "metadata": {"name": named, "namespace": self.namespace}, "deleteOptions": options,
         });
-        let path = format!("{}/eviction", self.pod_path(POD));
+        let path = format!("{}/eviction", self.pod_path(name));
         self.ask("POST", &path, &eviction).await
     }
+}
+
+/// A pod as the restricted standard lets it in, that nobody schedules.
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {INSTANCE: "contract"}},
+        "spec": {
+            "schedulerName": "nobody",
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "worker", "image": "longshore.invalid/worker",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    })
 }

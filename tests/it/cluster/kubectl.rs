@@ -22,6 +22,12 @@ impl Kubectl {
         Self { folder, config }
     }
 
+    /// For the server that a kubeconfig names.
+    pub(crate) fn at(config: PathBuf) -> Self {
+        let folder = Folder::new();
+        Self { folder, config }
+    }
+
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/kubectl");
         assert!(

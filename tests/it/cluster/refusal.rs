@@ -70,6 +70,16 @@ impl Refusal {
         Self::new(422, "Invalid", message)
     }
 
+    /// A patch would change what no client may change.
+    pub(super) fn immutable(kind: &Kind, name: &str, field: &str, given: &Value) -> Self {
+        let why = format!("Invalid value: {given}: field is immutable");
+        let message = format!("{} \"{name}\" is invalid: {field}: {why}", kind.kind);
+        let mut refusal = Self::about(kind, name, 422, "Invalid", message);
+        refusal.status["details"]["causes"] =
+            json!([{"reason": "FieldValueInvalid", "message": why, "field": field}]);
+        refusal
+    }
+
     pub(super) fn media_type(given: &str) -> Self {
         let message = format!("the body of the request was in an unknown format: {given}");
         Self::new(415, "UnsupportedMediaType", message)

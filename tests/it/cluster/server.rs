@@ -18,7 +18,7 @@ use super::kind::{Kind, discovery};
 use super::patch;
 use super::refusal::Refusal;
 use super::select::Selector;
-use super::state::{Key, State};
+use super::state::{Key, State, Write};
 use super::table;
 use super::traffic::{Fault, Seen, Stage, Traffic};
 use super::watch as watching;
@@ -207,7 +207,7 @@ fn act(state: &mut State, verb: &str, asked: &Asked, target: &Target) -> Result<
                     "metadata.resourceVersion: Invalid value: 0: must be specified for an update";
                 return Err(Refusal::invalid(message));
             }
-            state.replace(&key, body.clone(), sub == "status")
+            state.replace(&key, body.clone(), Write::Put, sub == "status")
         }
         ("patch", "" | "status") => {
             let mut object = state.find(&key)?.clone();
@@ -218,7 +218,7 @@ fn act(state: &mut State, verb: &str, asked: &Asked, target: &Target) -> Result<
                 "application/strategic-merge-patch+json" => patch::strategic(&mut object, body),
                 other => return Err(Refusal::media_type(other)),
             }
-            state.replace(&key, object, sub == "status")
+            state.replace(&key, object, Write::Patch, sub == "status")
         }
         ("delete", "") => {
             let options = Options::read(body, &asked.seen.query);

@@ -75,6 +75,13 @@ impl Key {
     }
 }
 
+/// How an object is written. The UID that it names is a precondition of a PUT (409), but a patch would change it (422).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    Put,
+    Patch,
+}
+
 impl State {
     pub(super) fn new() -> Self {
         Self {
@@ -141,6 +148,7 @@ impl State {
         &mut self,
         key: &Key,
         mut new: Value,
+        how: Write,
         status: bool,
     ) -> Result<Value, Refusal> {
         let kind = Kind::of(key.plural);
@@ -162,8 +170,15 @@ impl State {
             return Err(Refusal::conflict(kind, &key.name, why));
         }
         if given("uid").is_some_and(|uid| uid != old["metadata"]["uid"]) {
-            let why = "Precondition failed: UID in precondition is not the UID in object meta";
-            return Err(Refusal::conflict(kind, &key.name, why));
+            let uid = &new["metadata"]["uid"];
+            return Err(match how {
+                Write::Put => {
+                    let why =
+                        "Precondition failed: UID in precondition is not the UID in object meta";
+                    Refusal::conflict(kind, &key.name, why)
+                }
+                Write::Patch => Refusal::immutable(kind, &key.name, "metadata.uid", uid),
+            });
         }
         if status {
             let mut whole = old.clone();

@@ -68,3 +68,18 @@ async fn a_pods_successor_of_the_same_name_is_none_of_the_drains_business() {
     assert_eq!(drain.ended(LIMIT).await.code(), Some(0), "{}", drain.log());
     assert!(!bed.is_deleted("p-0") && !bed.is_cordoned());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_replaced_while_it_is_asked_is_no_refusal() {
+    let bed = Bed::with_pod(Pod::busy);
+    let mut gate = bed.cluster.gate(Rule::on("patch", "pods"));
+    let mut drain = bed.start("pod p-0 --wait --hand-off");
+    let asked = gate.next().await;
+    bed.cluster.remove("pods", "p-0");
+    let successor = Pod::pinned("post", "p-0").on("n1").busy();
+    bed.cluster.add_pod(successor.owner_statefulset("post", 1));
+    drop(gate);
+    asked.release();
+    assert_eq!(drain.ended(LIMIT).await.code(), Some(0), "{}", drain.log());
+    assert!(!bed.is_asked("p-0") && !bed.is_deleted("p-0"));
+}
