@@ -179,6 +179,15 @@ impl Tasks {
         task.place = None;
     }
 
+    /// How long a chain of these a task waits for.
+    fn depth(&self, at: usize, among: &BTreeSet<usize>) -> usize {
+        let after = self.all[at].after.iter();
+        let after = after
+            .filter(|(other, _)| among.contains(other) && self.all[*other].state == State::Blocked);
+        let depths = after.map(|(other, _)| 1 + self.depth(*other, among));
+        depths.max().unwrap_or_default()
+    }
+
     fn is_ready(&self, at: usize) -> bool {
         let mut after = self.all[at].after.iter();
         after.all(|(other, when)| {
@@ -351,7 +360,8 @@ impl Tasks {
         let mut placeless = self.those(|task| {
             task.state == State::Blocked && task.lane.is_some() && task.place.is_none()
         });
-        placeless.sort_by_key(|at| self.all[*at].last);
+        let again: BTreeSet<usize> = found.union(&these).copied().collect();
+        placeless.sort_by_key(|at| (self.depth(*at, &again), self.all[*at].last));
         for at in placeless {
             self.give_place(at);
         }
