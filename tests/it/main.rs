@@ -23,7 +23,6 @@ mod hostile;
 mod inside;
 mod lane_model;
 mod lane_rivals;
-mod lanes_at_work;
 mod layers;
 mod model;
 mod overrun;
