@@ -39,7 +39,7 @@ impl Lane {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Nobody goes on until it is run again, canceled or skipped by hand.
+    /// Nobody goes on until it is run again or skipped by hand.
     #[default]
     Halt,
     /// The next one goes on.

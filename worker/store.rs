@@ -117,6 +117,8 @@ pub enum StoreError {
     Busy {
         /// What the database said.
         reason: String,
+        /// Whether it undid the command so that another one could go on, with which it would have waited in a circle.
+        circle: bool,
     },
     /// A condition of the command did not hold (a later epoch, another owner): nothing was written.
     #[error("write under a lease that was lost (at {command})")]
@@ -191,14 +193,20 @@ impl From<sqlx::Error> for StoreError {
             // PostgreSQL: serialization, deadlock, lock and statement time-outs, too many connections, no room, no
             // memory, read-only for now (a failover). SQLite: busy, locked, no room, a disk that fails, read-only.
             "40001" | "40P01" | "55P03" | "57014" | "53300" | "53100" | "53200" | "53400"
-            | "25006" => Self::Busy { reason },
+            | "25006" => Self::Busy {
+                circle: code == "40P01",
+                reason,
+            },
             // SQLite's codes are numbers, extended ones above 255: the low byte is the class.
             code if code.len() < 5
                 && code
                     .parse::<u32>()
                     .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13)) =>
             {
-                Self::Busy { reason }
+                Self::Busy {
+                    reason,
+                    circle: false,
+                }
             }
             // The server goes down, or ended our session.
             "57P01" | "57P02" | "57P03" | "25P03" | "08006" | "08003" => Self::Away { reason },

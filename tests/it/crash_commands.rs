@@ -45,6 +45,7 @@ macro_rules! embedded_points {
 
 mod announcements;
 mod given_back;
+mod lanes;
 mod none_left_out;
 mod sweeps;
 

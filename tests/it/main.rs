@@ -22,6 +22,8 @@ mod exec;
 mod harness;
 mod hostile;
 mod inside;
+mod lane_model;
+mod lane_rivals;
 mod layers;
 mod model;
 mod overrun;

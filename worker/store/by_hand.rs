@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, typed};
-use super::lanes::{Ended, RELINK, again_ops, waive_op, written};
+use super::lanes::{Ended, RELINK, again_ops, before_again_ops, waive_op, written};
 use super::outbox::{Ring, ring_ended_op};
 use super::sql::sql;
 use super::tasks::{State, parsed, task_row, with};
@@ -187,7 +187,8 @@ impl Store {
                 rows.push(with(task_row(&task)?, json!({ "id": id })));
             }
         }
-        let mut ops = vec![Op::new(sql!("revive"), &rows)?];
+        let mut ops = before_again_ops(&rows)?.to_vec();
+        ops.push(Op::new(sql!("revive"), &rows)?);
         ops.extend(again_ops(&rows)?);
         let (answers, mut rings) = self.announcing("revive", ops.clone()).await?;
         let again = written(&ops, &answers, RELINK.name);

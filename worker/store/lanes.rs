@@ -27,6 +27,9 @@ const LONGEST_KEY: usize = 512;
 const ROUNDS: usize = 64;
 /// Its answer is what a revival makes to be passed on again.
 pub(super) const RELINK: Sql = sql!("lanes/relink");
+/// Their answers are tasks that end by them.
+pub(super) const DOOM: Sql = sql!("lanes/doom");
+const CANCEL_REST: Sql = sql!("lanes/cancel_rest");
 
 /// Attempts of one task in a place of a lane whose tokens differ: more than that many claims of one task are refused nowhere, but
 /// share the last token.
@@ -255,14 +258,10 @@ pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError>
     let after = tasks
         .iter()
         .flat_map(|task| task.after.iter().map(move |after| (task, after)));
-    let here: HashSet<&TaskId> = tasks.iter().map(|task| &task.id).collect();
-    let elsewhere: BTreeSet<&TaskId> = after
-        .clone()
-        .map(|(_, after)| &after.task)
-        .filter(|id| !here.contains(id))
-        .collect();
-    let elsewhere = elsewhere.iter().map(|id| json!({ "id": id }));
-    let elsewhere = elsewhere.collect::<Vec<_>>();
+    // Even what is enqueued here may have been there before, and have ended.
+    let waited: BTreeSet<&TaskId> = after.clone().map(|(_, after)| &after.task).collect();
+    let waited = waited.iter().map(|id| json!({ "id": id }));
+    let waited = waited.collect::<Vec<_>>();
     let after = after.map(|(task, after)| {
         json!({ "id": task.id, "after": after.task, "wanted": after.when.as_str() })
     });
@@ -272,23 +271,23 @@ pub(super) fn enqueue_ops(tasks: &[Task]) -> Result<Option<Vec<Op>>, StoreError>
         .map(|(key, (limit, number))| json!({ "lane": key, "slots": limit, "number": number }));
     let mut ops = vec![
         Op::new(sql!("lanes/places"), &places.collect::<Vec<_>>())?,
-        Op::new(sql!("lanes/link"), &elsewhere)?,
-        Op::new(sql!("lanes/known"), &elsewhere)?.guarded(),
         enqueue_op(&rows)?,
+        Op::new(sql!("lanes/link"), &waited)?,
+        Op::new(sql!("lanes/known"), &waited)?.guarded(),
         Op::new(sql!("lanes/after_add"), &after.collect::<Vec<_>>())?,
         ring_op(tasks.iter().map(|task| task.id.as_str()))?,
         // Some of what they wait for may have ended.
-        doom_op(&elsewhere)?,
+        doom_op(&waited)?,
     ];
     let mine = lanes.keys().map(|key| json!({ "lane": key }));
-    ops.extend(let_go(&mine.collect::<Vec<_>>(), &elsewhere)?);
+    ops.extend(let_go(&mine.collect::<Vec<_>>(), &waited)?);
     Ok(Some(ops))
 }
 
 /// Lets go what may run in lanes that move, given by `rows`, and what waits in no lane for the tasks `ended`.
 fn let_go(rows: &[Value], ended: &[Value]) -> Result<[Op; 5], StoreError> {
     Ok([
-        Op::new(sql!("lanes/lock"), rows)?,
+        lock_op(rows)?,
         Op::new(sql!("lanes/lock_waiting"), rows)?,
         Op::new(sql!("lanes/admit"), rows)?,
         Op::new(sql!("lanes/release"), ended)?,
@@ -296,8 +295,12 @@ fn let_go(rows: &[Value], ended: &[Value]) -> Result<[Op; 5], StoreError> {
     ])
 }
 
+fn lock_op(rows: &[Value]) -> Result<Op, StoreError> {
+    Op::new(sql!("lanes/lock"), rows)
+}
+
 fn doom_op(ended: &[Value]) -> Result<Op, StoreError> {
-    Op::new(sql!("lanes/doom"), ended)
+    Op::new(DOOM, ended)
 }
 
 /// Tasks that are canceled by hand do not come back with what they waited for.
@@ -310,7 +313,6 @@ pub(super) fn waive_op(ids: &[impl AsRef<str>]) -> Result<Op, StoreError> {
 pub(super) fn again_ops(rows: &[Value]) -> Result<Vec<Op>, StoreError> {
     let none: &[Value] = &[];
     let mut ops = vec![
-        Op::new(sql!("lanes/stand_again"), rows)?,
         Op::new(sql!("lanes/recall"), rows)?,
         Op::new(sql!("lanes/block_again"), rows)?,
         Op::new(sql!("lanes/places_again"), none)?,
@@ -318,8 +320,15 @@ pub(super) fn again_ops(rows: &[Value]) -> Result<Vec<Op>, StoreError> {
         ring_new_op()?,
         Op::new(RELINK, none)?,
     ];
-    ops.extend(let_go(&[json!({ "again": 1 })], &[])?);
+    // Their own lanes may be halted no more, and others may have a new first.
+    let lanes = [rows, &[json!({ "again": 1 })]].concat();
+    ops.extend(let_go(&lanes, &[])?);
     Ok(ops)
+}
+
+/// What comes before tasks run again by hand.
+pub(super) fn before_again_ops(rows: &[Value]) -> Result<[Op; 2], StoreError> {
+    Ok([lock_op(rows)?, Op::new(sql!("lanes/stand_again"), rows)?])
 }
 
 /// Of a command, the tasks that this statement has written.
@@ -353,14 +362,21 @@ impl Store {
             if next.ids.is_empty() {
                 break;
             }
+            // Always in the same order: who passes on the same ends waits for the other, never in a circle.
+            next.ids.sort_unstable();
             let rows = next.ids.iter().map(|id| json!({ "id": id }));
             let rows = rows.collect::<Vec<_>>();
             let mut more = HashSet::new();
             if next.failed {
-                let ops = vec![Op::new(sql!("lanes/cancel_rest"), &rows)?, doom_op(&rows)?];
-                for canceled in self.command("doom", ops).await? {
-                    more.extend(ids(&canceled));
-                }
+                let ops = vec![
+                    Op::new(sql!("lanes/hold"), &rows)?,
+                    Op::new(CANCEL_REST, &rows)?,
+                    Op::new(sql!("lanes/waive_rest"), &rows)?,
+                    doom_op(&rows)?,
+                ];
+                let answers = self.command("doom", ops.clone()).await?;
+                more.extend(written(&ops, &answers, CANCEL_REST.name));
+                more.extend(written(&ops, &answers, DOOM.name));
             }
             let [lock, lock_waiting, admit, release, ring] = let_go(&rows, &rows)?;
             let leave = Op::new(sql!("lanes/leave"), &rows)?;
@@ -420,10 +436,11 @@ impl Store {
     ///
     /// As any verb.
     pub async fn skip(&self, key: &str) -> Result<(Vec<String>, Vec<Ring>), StoreError> {
-        let mut ops = vec![Op::one(sql!("lanes/skip"), &json!({ "lane": key }))?];
-        ops.extend(let_go(&[json!({ "lane": key })], &[])?);
+        let rows = [json!({ "lane": key })];
+        let mut ops = vec![lock_op(&rows)?, Op::new(sql!("lanes/skip"), &rows)?];
+        ops.extend(let_go(&rows, &[])?);
         let (answers, rings) = self.announcing("skip", ops).await?;
-        let skipped = ids(&answers.into_iter().next().unwrap_or_default());
+        let skipped = ids(answers.get(1).map_or(&[], Vec::as_slice));
         Ok((skipped, rings))
     }
 

@@ -25,6 +25,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same of a command that may take minutes.
 const SLOW_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// So often a command begins that PostgreSQL undoes because it waits for another in a circle. Commands lock lanes, then tasks, each in
+/// one order, but for some that begin with a task of their own: each circle lets one of the two through.
+const CIRCLES: u32 = 5;
+
 /// The two pools.
 pub(crate) struct Postgres {
     commands: PgPool,
@@ -59,14 +63,22 @@ impl Postgres {
         } else {
             ANSWER_TIMEOUT
         };
-        match tokio::time::timeout(patience, run_on(&mut connection, ops, now)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Whatever it was doing, nobody will use it again.
-                connection.close_on_drop();
-                Err(silent())
+        for attempt in 1.. {
+            match tokio::time::timeout(patience, run_on(&mut connection, ops, now)).await {
+                // Nothing was written, and a command is values only: the same again is the same.
+                Ok(Err(StoreError::Busy {
+                    circle: true,
+                    reason,
+                })) if attempt < CIRCLES => {
+                    tracing::debug!(%reason, attempt, "two commands waited for one another; this one begins again");
+                }
+                Ok(answer) => return answer,
+                Err(_) => break,
             }
         }
+        // Whatever it was doing, nobody will use it again.
+        connection.close_on_drop();
+        Err(silent())
     }
 
     pub(crate) async fn read(

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
-use super::lanes::{Ended, written};
+use super::lanes::{DOOM, Ended, written};
 use super::outbox::{Ring, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError, lanes};
@@ -279,7 +279,7 @@ impl Store {
         };
         let new = written(&ops, &answers, "enqueue");
         let new = new.into_iter().map(TaskId::new).collect::<Vec<_>>();
-        let doomed = written(&ops, &answers, "lanes/doom");
+        let doomed = written(&ops, &answers, DOOM.name);
         self.pass_on_these(doomed, &mut rings).await;
         // A task that was there and still queued is announced again, which is harmless; but it is not ours to publish.
         rings.retain(|ring| new.contains(&ring.task.id));
@@ -441,10 +441,12 @@ impl Store {
         &self,
         items: &[(TaskId, Epoch, Settlement)],
     ) -> Result<(HashSet<TaskId>, Vec<Ring>), StoreError> {
-        let rows = items
+        let mut rows = items
             .iter()
             .map(|(id, epoch, settlement)| settle_row(id, *epoch, settlement))
             .collect::<Vec<_>>();
+        // In the order in which others lock several tasks.
+        rows.sort_by(|one, other| one["id"].as_str().cmp(&other["id"].as_str()));
         let mut ops = vec![settle_op(&rows)?];
         let again = items
             .iter()
@@ -479,7 +481,7 @@ impl Store {
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
         let (answers, mut rings) = self.announcing("publish", all.clone()).await?;
-        let doomed = written(&all, &answers, "lanes/doom");
+        let doomed = written(&all, &answers, DOOM.name);
         self.pass_on_these(doomed, &mut rings).await;
         let ended = Ended::among(answers.first().map_or(&[], Vec::as_slice));
         self.pass_on_after(ended, &mut rings).await;

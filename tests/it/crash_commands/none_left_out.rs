@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, given_back, sweeps};
+use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, given_back, lanes, sweeps};
 use crate::crash;
 use crate::layers::{code, sources};
 
@@ -36,6 +36,8 @@ const TESTED: &[&[&str]] = &[
     announcements::PARKED,
     announcements::YIELDED,
     given_back::GIVEN_BACK,
+    &lanes::PASSED_ON,
+    &lanes::BY_HAND,
     sweeps::REPLACED,
     sweeps::GIVEN_UP,
     sweeps::ENDED,
@@ -66,7 +68,7 @@ fn commands() -> BTreeSet<String> {
         }
         let text = code(&text).map(|(_, line)| line).collect::<Vec<_>>();
         let text = text.join("\n");
-        for function in [".command(", ".single(", ".fenced_ring("] {
+        for function in [".command(", ".single(", ".fenced_ring(", ".announcing("] {
             for argument in first_arguments(&text, function) {
                 match argument.strip_prefix('"').and_then(|a| a.strip_suffix('"')) {
                     Some(name) => drop(names.insert(name.to_owned())),
@@ -76,7 +78,10 @@ fn commands() -> BTreeSet<String> {
             }
         }
     }
-    assert_eq!(passed_on, 2, "`single` and `fenced_ring` pass a name on");
+    assert_eq!(
+        passed_on, 3,
+        "`single`, `fenced_ring` and `announcing` pass a name on"
+    );
     names
 }
 

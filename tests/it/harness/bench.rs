@@ -153,7 +153,7 @@ impl Bench {
             .unwrap()
     }
 
-    async fn postgres(&self) -> sqlx::PgConnection {
+    pub(crate) async fn postgres(&self) -> sqlx::PgConnection {
         self.config
             .url
             .parse::<sqlx::postgres::PgConnectOptions>()

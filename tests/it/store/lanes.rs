@@ -28,6 +28,15 @@ on_both!(
     two_ends_at_once_let_go_what_waits_for_both,
     a_blocked_task_is_never_claimed,
     a_parked_or_expired_holder_is_no_hole,
+    a_plain_task_that_runs_again_is_passed_on,
+    a_graph_may_name_what_is_there_already,
+    a_lane_moves_when_what_halted_it_runs_again,
+    who_goes_to_the_end_takes_along_who_waits_for_it,
+    a_canceled_task_that_runs_again_at_once_takes_its_turn,
+    the_rest_of_a_lane_does_not_come_back_with_what_it_waited_for,
+    those_called_back_keep_their_order,
+    a_lowered_limit_counts_whoever_runs,
+    what_is_not_passed_on_is_not_swept,
 );
 
 /// The tasks that are announced.
@@ -539,4 +548,133 @@ async fn a_parked_or_expired_holder_is_no_hole(bench: Bench) {
         [State::Expired, State::Queued]
     );
     assert_eq!(end(&bench, &worker, "b", State::Done).await, ["c"]);
+}
+
+async fn a_plain_task_that_runs_again_is_passed_on(bench: Bench) {
+    let worker = bench.worker().await;
+    enqueue(&bench, &[task("a"), task("h")]).await;
+    end(&bench, &worker, "a", State::Dead).await;
+    let tasks = [
+        task("b").after("a", When::Success),
+        task("c").after("a", When::Failed).after("h", When::Done),
+    ];
+    assert!(enqueue(&bench, &tasks).await.is_empty());
+    assert_eq!(
+        states(&bench, &["b", "c"]).await,
+        [State::Canceled, State::Blocked]
+    );
+    assert_eq!(
+        ids(&bench.store.revive(&["a".into()]).await.unwrap()),
+        ["a"]
+    );
+    assert_eq!(end(&bench, &worker, "a", State::Done).await, ["b"]);
+    assert_eq!(bench.view("c").await.state, State::Canceled);
+}
+
+async fn a_graph_may_name_what_is_there_already(bench: Bench) {
+    let worker = bench.worker().await;
+    enqueue(&bench, &[task("done"), task("runs")]).await;
+    end(&bench, &worker, "done", State::Done).await;
+    let tasks = [
+        task("done"),
+        task("runs"),
+        task("a").after("done", When::Success),
+        task("b").after("runs", When::Success),
+    ];
+    assert_eq!(enqueue(&bench, &tasks).await, ["a"]);
+    assert_eq!(end(&bench, &worker, "runs", State::Done).await, ["b"]);
+}
+
+async fn a_lane_moves_when_what_halted_it_runs_again(bench: Bench) {
+    let worker = bench.worker().await;
+    enqueue(&bench, &[in_lane("a"), in_lane("b"), in_lane("c")]).await;
+    end(&bench, &worker, "a", State::Dead).await;
+    assert!(bench.store.set_limit("l", 2).await.unwrap().1.is_empty());
+    let mut names = ids(&bench.store.revive(&["a".into()]).await.unwrap());
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+}
+
+async fn who_goes_to_the_end_takes_along_who_waits_for_it(bench: Bench) {
+    let worker = bench.worker().await;
+    let tasks = [
+        with_policy("b", OnFailure::Skip),
+        in_lane("x"),
+        in_lane("y").after("b", When::Done),
+        in_lane("z"),
+    ];
+    enqueue(&bench, &tasks).await;
+    assert_eq!(end(&bench, &worker, "b", State::Dead).await, ["x"]);
+    assert!(bench.store.revive(&["b".into()]).await.unwrap().is_empty());
+    for (name, next) in [("x", "z"), ("z", "b"), ("b", "y")] {
+        assert_eq!(end(&bench, &worker, name, State::Done).await, [next]);
+    }
+}
+
+/// Its place is not free yet, and it is not its turn.
+async fn a_canceled_task_that_runs_again_at_once_takes_its_turn(bench: Bench) {
+    let worker = bench.worker().await;
+    enqueue(&bench, &[in_lane("a"), in_lane("b"), in_lane("c")]).await;
+    // As a process leaves it that dies after the commit that cancels it.
+    bench
+        .execute("update tasks set state = 'canceled', ended_at = 1 where id = 'b'")
+        .await;
+    assert!(bench.store.revive(&["b".into()]).await.unwrap().is_empty());
+    assert_eq!(end(&bench, &worker, "a", State::Done).await, ["c"]);
+    assert_eq!(end(&bench, &worker, "c", State::Done).await, ["b"]);
+}
+
+async fn the_rest_of_a_lane_does_not_come_back_with_what_it_waited_for(bench: Bench) {
+    let worker = bench.worker().await;
+    let tasks = [
+        task("a"),
+        with_policy("f", OnFailure::CancelRest),
+        in_lane("b").after("a", When::Success),
+    ];
+    enqueue(&bench, &tasks).await;
+    end(&bench, &worker, "f", State::Dead).await;
+    end(&bench, &worker, "a", State::Dead).await;
+    bench.store.revive(&["a".into()]).await.unwrap();
+    assert_eq!(bench.view("b").await.state, State::Canceled);
+}
+
+async fn those_called_back_keep_their_order(bench: Bench) {
+    let worker = bench.worker().await;
+    // By their ids they would stand the other way round, and wait for one another.
+    let tasks = [
+        with_policy("z", OnFailure::Skip),
+        in_lane("y").after("z", When::Success),
+        in_lane("x").after("y", When::Success),
+    ];
+    enqueue(&bench, &tasks).await;
+    end(&bench, &worker, "z", State::Dead).await;
+    assert_eq!(
+        ids(&bench.store.revive(&["z".into()]).await.unwrap()),
+        ["z"]
+    );
+    assert_eq!(end(&bench, &worker, "z", State::Done).await, ["y"]);
+    assert_eq!(end(&bench, &worker, "y", State::Done).await, ["x"]);
+}
+
+async fn a_lowered_limit_counts_whoever_runs(bench: Bench) {
+    let worker = bench.worker().await;
+    enqueue(&bench, &[in_lane("a"), in_lane("b")]).await;
+    bench.store.set_limit("l", 2).await.unwrap();
+    let epoch = bench.claimed(&worker, &task("b")).await.epoch;
+    assert!(end(&bench, &worker, "a", State::Dead).await.is_empty());
+    bench.store.set_limit("l", 1).await.unwrap();
+    assert!(bench.store.revive(&["a".into()]).await.unwrap().is_empty());
+    assert_eq!(settle(&bench, "b", epoch, State::Done).await, ["a"]);
+}
+
+async fn what_is_not_passed_on_is_not_swept(bench: Bench) {
+    let fence = bench.leader().await;
+    enqueue(&bench, &[in_lane("a"), in_lane("b")]).await;
+    bench
+        .execute("update tasks set state = 'canceled', ended_at = 1 where id = 'a'")
+        .await;
+    let hour = std::time::Duration::from_secs(3600);
+    assert_eq!(bench.store.sweep(&fence, hour).await.unwrap(), 0);
+    assert_eq!(ids(&bench.store.pass_on_left().await.unwrap().1), ["b"]);
+    assert_eq!(bench.store.sweep(&fence, hour).await.unwrap(), 1);
 }

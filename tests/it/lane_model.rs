@@ -1,0 +1,866 @@
+//! Random histories of lanes and of tasks that wait for others, against a model that is naive enough to be read: it looks at all
+//! tasks again and again. The store agrees with it after every step, and lets nobody go out of turn.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use longshore::id::{Epoch, WorkerId};
+use longshore::lane::{Lane, OnFailure, When};
+use longshore::store::{Fence, Filter, SetAside, Settlement, State, Store};
+use longshore::task::Task;
+use proptest::prelude::*;
+
+use crate::harness::{BackEnd, Bench, id, task};
+
+const LANES: usize = 3;
+const CRASH_LIMIT: u32 = 2;
+/// Longer than a test lasts.
+const PASS: Duration = Duration::from_secs(1000);
+
+/// A task to be enqueued. Numbers choose among what is there.
+#[derive(Debug, Clone)]
+struct Spec {
+    lane: Option<usize>,
+    limit: Option<u32>,
+    policy: OnFailure,
+    after: Vec<(usize, When)>,
+    later: bool,
+    /// It is none that is new.
+    again: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enqueue(Vec<Spec>),
+    Claim(usize),
+    Settle(usize, State),
+    /// The worker dies with all that it holds, and the leader looks.
+    Kill,
+    Cancel(usize),
+    Revive(Vec<usize>),
+    Skip(usize),
+    Limit(usize, u32),
+    Expire(usize),
+    Park(usize),
+    /// Time passes, and workers come that know every name.
+    Pass,
+    /// A process ends a task and dies before it can pass that on; perhaps something else comes before the leader looks.
+    Die(usize, State, Option<Box<Step>>),
+}
+
+fn when() -> impl Strategy<Value = When> {
+    prop_oneof![3 => Just(When::Success), 1 => Just(When::Done), 1 => Just(When::Failed)]
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let policy = prop_oneof![
+        Just(OnFailure::Halt),
+        Just(OnFailure::Skip),
+        Just(OnFailure::CancelRest)
+    ];
+    (
+        prop::option::weighted(0.7, 0..LANES),
+        prop::option::weighted(0.2, 1..4_u32),
+        policy,
+        prop::collection::vec((any::<usize>(), when()), 0..3),
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.1, any::<usize>()),
+    )
+        .prop_map(|(lane, limit, policy, after, later, again)| Spec {
+            lane,
+            limit,
+            policy,
+            after,
+            later,
+            again,
+        })
+}
+
+fn outcome() -> impl Strategy<Value = State> {
+    prop_oneof![4 => Just(State::Done), 4 => Just(State::Dead), 1 => Just(State::Waiting), 1 => Just(State::Queued)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = any::<usize>();
+    let enqueue = prop::collection::vec(spec(), 1..5)
+        .prop_map(Step::Enqueue)
+        .boxed();
+    let revive = prop::collection::vec(which, 1..4)
+        .prop_map(Step::Revive)
+        .boxed();
+    let limit = (0..LANES, 1..4_u32)
+        .prop_map(|(lane, limit)| Step::Limit(lane, limit))
+        .boxed();
+    let by_hand = prop_oneof![
+        2 => enqueue.clone(), 2 => which.prop_map(Step::Cancel), 4 => revive.clone(),
+        1 => (0..LANES).prop_map(Step::Skip), 1 => limit.clone(),
+    ];
+    let ended = prop_oneof![Just(State::Done), Just(State::Dead), Just(State::Canceled)];
+    prop_oneof![
+        4 => enqueue,
+        8 => which.prop_map(Step::Claim),
+        8 => (which, outcome()).prop_map(|(which, state)| Step::Settle(which, state)),
+        1 => Just(Step::Kill),
+        2 => which.prop_map(Step::Cancel),
+        5 => revive,
+        1 => (0..LANES).prop_map(Step::Skip),
+        1 => limit,
+        1 => which.prop_map(Step::Expire),
+        1 => which.prop_map(Step::Park),
+        1 => Just(Step::Pass),
+        3 => (which, ended, prop::option::weighted(0.7, by_hand.prop_map(Box::new)))
+            .prop_map(|(which, state, then)| Step::Die(which, state, then)),
+    ]
+}
+
+fn has_ended(state: State) -> bool {
+    matches!(
+        state,
+        State::Done | State::Dead | State::Canceled | State::Expired
+    )
+}
+
+/// Whether a task that has ended so is what was wanted of it.
+fn suits(when: When, state: State) -> bool {
+    match when {
+        When::Success => state == State::Done,
+        When::Done => true,
+        When::Failed => state != State::Done,
+    }
+}
+
+/// A task as the model sees it.
+#[derive(Debug, Clone)]
+struct Model {
+    state: State,
+    lane: Option<usize>,
+    place: Option<u64>,
+    /// The place that it had last.
+    last: Option<u64>,
+    policy: OnFailure,
+    after: Vec<(usize, When)>,
+    later: bool,
+    /// Whether it was let go once.
+    released: bool,
+    epoch: Option<Epoch>,
+    crashes: u32,
+    cancel: bool,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    all: Vec<Model>,
+    limits: BTreeMap<usize, u32>,
+    next_place: u64,
+}
+
+impl Tasks {
+    fn those(&self, wanted: impl Fn(&Model) -> bool) -> Vec<usize> {
+        let all = self.all.iter().enumerate();
+        all.filter(|(_, task)| wanted(task))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn in_lane(&self, lane: usize) -> Vec<usize> {
+        let mut found = self.those(|task| task.lane == Some(lane) && task.place.is_some());
+        found.sort_by_key(|at| self.all[*at].place);
+        found
+    }
+
+    fn give_place(&mut self, at: usize) {
+        self.next_place += 1;
+        self.all[at].place = Some(self.next_place);
+    }
+
+    fn lose_place(&mut self, at: usize) {
+        let task = &mut self.all[at];
+        task.last = task.place.or(task.last);
+        task.place = None;
+    }
+
+    /// How long a chain of these a task waits for.
+    fn depth(&self, at: usize, among: &BTreeSet<usize>) -> usize {
+        let after = self.all[at].after.iter();
+        let after = after
+            .filter(|(other, _)| among.contains(other) && self.all[*other].state == State::Blocked);
+        let depths = after.map(|(other, _)| 1 + self.depth(*other, among));
+        depths.max().unwrap_or_default()
+    }
+
+    fn is_ready(&self, at: usize) -> bool {
+        let mut after = self.all[at].after.iter();
+        after.all(|(other, when)| {
+            let state = self.all[*other].state;
+            has_ended(state) && suits(*when, state)
+        })
+    }
+
+    /// Who may run runs. Answers them.
+    fn let_go(&mut self) -> Vec<usize> {
+        let mut free = self.those(|task| task.state == State::Blocked && task.lane.is_none());
+        free.retain(|at| self.is_ready(*at));
+        for (lane, limit) in self.limits.clone() {
+            let entries = self.in_lane(lane);
+            let waits = |at: &&usize| self.all[**at].state == State::Blocked;
+            let mut room = (limit as usize + entries.iter().filter(waits).count())
+                .saturating_sub(entries.len());
+            for at in entries.into_iter().take(limit as usize) {
+                match self.all[at].state {
+                    State::Dead => break,
+                    State::Blocked if self.is_ready(at) && room > 0 => {
+                        free.push(at);
+                        room -= 1;
+                    }
+                    State::Blocked => break,
+                    State::Queued
+                    | State::Waiting
+                    | State::Parked
+                    | State::Running
+                    | State::Done
+                    | State::Canceled
+                    | State::Expired => {}
+                }
+            }
+        }
+        for at in &free {
+            let task = &mut self.all[*at];
+            task.state = if task.later {
+                State::Waiting
+            } else {
+                State::Queued
+            };
+            task.released = true;
+        }
+        free
+    }
+
+    /// Cancels what can never run because of these. Answers them.
+    fn doom(&mut self, ended: &[usize]) -> Vec<usize> {
+        let mut over = ended.to_vec();
+        loop {
+            let is_over = |(other, when): &(usize, When)| {
+                let state = self.all[*other].state;
+                over.contains(other) && has_ended(state) && !suits(*when, state)
+            };
+            let doomed =
+                self.those(|task| task.state == State::Blocked && task.after.iter().any(is_over));
+            if doomed.is_empty() {
+                return over.split_off(ended.len());
+            }
+            for at in doomed {
+                self.all[at].state = State::Canceled;
+                over.push(at);
+            }
+        }
+    }
+
+    /// These have ended.
+    fn pass_on(&mut self, mut ended: Vec<usize>) {
+        while !ended.is_empty() {
+            ended.retain(|at| has_ended(self.all[*at].state));
+            let mut gone = BTreeSet::new();
+            for at in &ended {
+                let failed = self.all[*at].clone();
+                let (State::Dead, OnFailure::CancelRest, Some(_)) =
+                    (failed.state, failed.policy, failed.place)
+                else {
+                    continue;
+                };
+                for rest in self.those(|task| {
+                    task.lane == failed.lane
+                        && task.place > failed.place
+                        && task.state == State::Blocked
+                }) {
+                    self.all[rest].state = State::Canceled;
+                    self.all[rest].after.clear();
+                    gone.insert(rest);
+                }
+            }
+            gone.extend(self.doom(&ended));
+            for at in ended {
+                let Model { state, policy, .. } = self.all[at];
+                if (state, policy) != (State::Dead, OnFailure::Halt) {
+                    self.lose_place(at);
+                }
+                if state == State::Done {
+                    self.all[at].after.clear();
+                }
+            }
+            ended = gone.into_iter().collect();
+        }
+    }
+
+    fn revive(&mut self, these: &BTreeSet<usize>) {
+        let these: BTreeSet<usize> = these
+            .iter()
+            .copied()
+            .filter(|at| {
+                matches!(
+                    self.all[*at].state,
+                    State::Dead | State::Canceled | State::Expired | State::Parked
+                )
+            })
+            .collect();
+        for at in &these {
+            let task = self.all[*at].clone();
+            let matters = |(other, when): &(usize, When)| {
+                !has_ended(self.all[*other].state)
+                    || *when == When::Success && these.contains(other)
+            };
+            let after = task
+                .after
+                .into_iter()
+                .filter(|after| !task.released && matters(after))
+                .collect();
+            self.all[*at].after = after;
+        }
+        let mut back = Vec::new();
+        for at in &these {
+            let task = &self.all[*at];
+            let stays = task.state == State::Parked
+                || (task.state, task.policy) == (State::Dead, OnFailure::Halt);
+            if !stays {
+                self.lose_place(*at);
+            }
+            let task = &mut self.all[*at];
+            (task.state, task.crashes, task.later) = (State::Queued, 0, false);
+            let moves = task.lane.is_some() && task.place.is_none() || !task.after.is_empty();
+            back.push((*at, moves));
+        }
+        // What was canceled with them, and what would stand ahead of them.
+        let mut found = BTreeSet::new();
+        while let Some((at, moves)) = back.pop() {
+            if !found.insert((at, moves)) {
+                continue;
+            }
+            for (waits, task) in self.all.iter().enumerate() {
+                for (_, when) in task.after.iter().filter(|(other, _)| *other == at) {
+                    let called = task.state == State::Canceled && *when == When::Success;
+                    let stands = task.state == State::Blocked
+                        || task.state == State::Queued && these.contains(&waits);
+                    if called || stands && moves {
+                        back.push((waits, true));
+                    }
+                }
+            }
+        }
+        let found: BTreeSet<usize> = found.into_iter().map(|(at, _)| at).collect();
+        for at in &found {
+            if matches!(self.all[*at].state, State::Canceled | State::Blocked) {
+                self.all[*at].state = State::Blocked;
+                self.lose_place(*at);
+            }
+        }
+        for at in &these {
+            if self.all[*at].lane.is_some() || !self.all[*at].after.is_empty() {
+                self.all[*at].state = State::Blocked;
+            }
+        }
+        let mut placeless = self.those(|task| {
+            task.state == State::Blocked && task.lane.is_some() && task.place.is_none()
+        });
+        let again: BTreeSet<usize> = found.union(&these).copied().collect();
+        placeless.sort_by_key(|at| (self.depth(*at, &again), self.all[*at].last));
+        for at in placeless {
+            self.give_place(at);
+        }
+        let waits = found
+            .into_iter()
+            .filter(|at| self.all[*at].state == State::Blocked);
+        let over: BTreeSet<usize> = waits
+            .flat_map(|at| self.all[at].after.iter().map(|(other, _)| *other))
+            .filter(|other| has_ended(self.all[*other].state))
+            .collect();
+        self.let_go();
+        self.pass_on(over.into_iter().collect());
+    }
+}
+
+struct World {
+    bench: Bench,
+    fence: Fence,
+    worker: WorkerId,
+    tasks: Tasks,
+    /// The last token of each lane.
+    tokens: HashMap<usize, i64>,
+    /// Lanes that had room for more than one.
+    wide: BTreeSet<usize>,
+}
+
+/// Later tasks have earlier ids: nothing may go by them.
+fn name(at: usize) -> String {
+    format!("t{:03}", 999 - at)
+}
+
+fn key(lane: usize) -> String {
+    format!("lane-{lane}")
+}
+
+/// One of these.
+fn pick(of: &[usize], which: usize) -> Option<usize> {
+    (!of.is_empty()).then(|| of[which % of.len()])
+}
+
+impl World {
+    async fn new(bench: Bench) -> Self {
+        Self {
+            fence: bench.leader().await,
+            worker: bench.worker().await,
+            bench,
+            tasks: Tasks::default(),
+            tokens: HashMap::new(),
+            wide: BTreeSet::new(),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.bench.store
+    }
+
+    fn in_state(&self, state: State, which: usize) -> Option<usize> {
+        pick(&self.tasks.those(|task| task.state == state), which)
+    }
+
+    async fn take(&mut self, step: Step) {
+        let before: Vec<State> = self.tasks.all.iter().map(|task| task.state).collect();
+        self.act(step).await;
+        self.tasks.let_go();
+        self.agrees().await;
+        self.nobody_overtook(&before);
+        assert!(
+            !self.store().pass_on_left().await.unwrap().0,
+            "an end is left"
+        );
+    }
+
+    async fn act(&mut self, step: Step) {
+        match step {
+            Step::Enqueue(specs) => self.enqueue(specs).await,
+            Step::Claim(which) => {
+                if let Some(at) = self.in_state(State::Queued, which) {
+                    self.claim(at).await;
+                }
+            }
+            Step::Settle(which, state) => {
+                if let Some(at) = self.in_state(State::Running, which) {
+                    self.settle(at, state).await;
+                }
+            }
+            Step::Kill => self.kill().await,
+            Step::Cancel(which) => {
+                let open = self.tasks.those(|task| !has_ended(task.state));
+                if let Some(at) = pick(&open, which) {
+                    self.cancel(at).await;
+                }
+            }
+            Step::Revive(which) => {
+                let over = self
+                    .tasks
+                    .those(|task| has_ended(task.state) || task.state == State::Parked);
+                let these: BTreeSet<usize> = which
+                    .iter()
+                    .filter_map(|which| pick(&over, *which))
+                    .collect();
+                let names: Vec<String> = these.iter().map(|at| name(*at)).collect();
+                self.store().revive(&names).await.unwrap();
+                self.tasks.revive(&these);
+            }
+            Step::Skip(lane) => {
+                self.store().skip(&key(lane)).await.unwrap();
+                for at in self.tasks.in_lane(lane) {
+                    if self.tasks.all[at].state == State::Dead {
+                        self.tasks.lose_place(at);
+                    }
+                }
+            }
+            Step::Limit(lane, limit) => self.limit(lane, limit).await,
+            Step::Expire(which) => self.aside(which, State::Expired).await,
+            Step::Park(which) => self.aside(which, State::Parked).await,
+            Step::Pass => {
+                self.bench.clock.advance(PASS);
+                self.store().due(&self.fence).await.unwrap();
+                self.store().unpark(&["demo.work".into()]).await.unwrap();
+                for at in self
+                    .tasks
+                    .those(|task| matches!(task.state, State::Waiting | State::Parked))
+                {
+                    self.tasks.all[at].state = State::Queued;
+                }
+                for task in &mut self.tasks.all {
+                    task.later = false;
+                }
+            }
+            Step::Die(which, state, then) => self.die(which, state, then).await,
+        }
+    }
+
+    async fn enqueue(&mut self, specs: Vec<Spec>) {
+        let mut sent = Vec::new();
+        for spec in specs {
+            let known = self.tasks.all.len();
+            if let Some(at) = spec
+                .again
+                .and_then(|which| pick(&(0..known).collect::<Vec<_>>(), which))
+            {
+                if !sent.iter().any(|task: &Task| task.id.as_str() == name(at)) {
+                    sent.push(task(&name(at)));
+                }
+                continue;
+            }
+            let mut after: Vec<(usize, When)> = Vec::new();
+            for (which, when) in spec.after {
+                if let Some(other) = (known > 0).then(|| which % known)
+                    && !after.iter().any(|(there, _)| *there == other)
+                {
+                    after.push((other, when));
+                }
+            }
+            let mut new = task(&name(known));
+            for (other, when) in &after {
+                new = new.after(name(*other), *when);
+            }
+            if let Some(lane) = spec.lane {
+                new = new.in_lane(Lane {
+                    key: key(lane),
+                    limit: spec.limit,
+                    on_failure: spec.policy,
+                });
+                let limit = spec
+                    .limit
+                    .or_else(|| self.tasks.limits.get(&lane).copied())
+                    .unwrap_or(1);
+                self.tasks.limits.insert(lane, limit);
+            }
+            if spec.later {
+                new.run_at = Some(self.bench.clock.now() + 900_000);
+            }
+            sent.push(new);
+            let waits = spec.lane.is_some() || !after.is_empty();
+            self.tasks.all.push(Model {
+                state: match (waits, spec.later) {
+                    (true, _) => State::Blocked,
+                    (false, true) => State::Waiting,
+                    (false, false) => State::Queued,
+                },
+                lane: spec.lane,
+                place: None,
+                last: None,
+                policy: spec.policy,
+                after,
+                later: spec.later,
+                released: false,
+                epoch: None,
+                crashes: 0,
+                cancel: false,
+            });
+            if spec.lane.is_some() {
+                self.tasks.give_place(known);
+            }
+        }
+        self.widen();
+        self.store().enqueue(&sent).await.unwrap();
+        let names: BTreeSet<&str> = sent
+            .iter()
+            .flat_map(|task| &task.after)
+            .map(|after| after.task.as_str())
+            .collect();
+        let all = 0..self.tasks.all.len();
+        let named: Vec<usize> = all
+            .filter(|at| names.contains(name(*at).as_str()))
+            .collect();
+        let doomed = self.tasks.doom(&named);
+        self.tasks.pass_on(doomed);
+    }
+
+    fn widen(&mut self) {
+        let wide = self.tasks.limits.iter().filter(|(_, limit)| **limit > 1);
+        self.wide.extend(wide.map(|(lane, _)| *lane));
+    }
+
+    async fn claim(&mut self, at: usize) {
+        let claimed = self.bench.claimed(&self.worker, &task(&name(at))).await;
+        let task = &mut self.tasks.all[at];
+        task.state = State::Running;
+        task.epoch = Some(claimed.epoch);
+        let Some(lane) = task.lane else {
+            assert_eq!(claimed.token, claimed.epoch.get());
+            return;
+        };
+        if !self.wide.contains(&lane) {
+            let last = self.tokens.insert(lane, claimed.token).unwrap_or_default();
+            assert!(
+                last < claimed.token,
+                "tokens grow: {last} {}",
+                claimed.token
+            );
+        }
+    }
+
+    fn is_canceled(task: &mut Model, state: State) -> State {
+        let again = matches!(state, State::Queued | State::Waiting);
+        if std::mem::take(&mut task.cancel) && again {
+            State::Canceled
+        } else {
+            state
+        }
+    }
+
+    async fn settle(&mut self, at: usize, state: State) {
+        let settlement = Settlement {
+            state: Some(state),
+            delay: 500,
+            failed: state == State::Dead,
+            ..Settlement::default()
+        };
+        let items = [(id(&name(at)), self.tasks.all[at].epoch.unwrap(), settlement)];
+        assert_eq!(self.store().settle(&items).await.unwrap().0.len(), 1);
+        let state = Self::is_canceled(&mut self.tasks.all[at], state);
+        self.tasks.all[at].state = state;
+        self.tasks.pass_on(vec![at]);
+    }
+
+    async fn kill(&mut self) {
+        self.store().leave(&self.worker).await.unwrap();
+        self.worker = self.bench.worker().await;
+        self.store().rescue(&self.fence, CRASH_LIMIT).await.unwrap();
+        let held = self.tasks.those(|task| task.state == State::Running);
+        for at in &held {
+            let task = &mut self.tasks.all[*at];
+            task.crashes += 1;
+            let state = if task.crashes >= CRASH_LIMIT && !task.cancel {
+                State::Dead
+            } else {
+                State::Queued
+            };
+            task.state = Self::is_canceled(task, state);
+        }
+        self.tasks.pass_on(held);
+    }
+
+    async fn cancel(&mut self, at: usize) {
+        self.store().cancel(&name(at), "by hand").await.unwrap();
+        let task = &mut self.tasks.all[at];
+        if task.state == State::Running {
+            task.cancel = true;
+            return;
+        }
+        task.state = State::Canceled;
+        task.after.clear();
+        self.tasks.pass_on(vec![at]);
+    }
+
+    async fn limit(&mut self, lane: usize, limit: u32) {
+        let (known, _) = self.store().set_limit(&key(lane), limit).await.unwrap();
+        assert_eq!(known, self.tasks.limits.contains_key(&lane));
+        if known {
+            self.tasks.limits.insert(lane, limit);
+            self.widen();
+        }
+    }
+
+    async fn aside(&mut self, which: usize, state: State) {
+        if let Some(at) = self.in_state(State::Queued, which) {
+            let item = SetAside {
+                task: task(&name(at)),
+                state,
+                reason: None,
+            };
+            self.store().set_aside(&[item]).await.unwrap();
+            self.tasks.all[at].state = state;
+            self.tasks.pass_on(vec![at]);
+        }
+    }
+
+    async fn die(&mut self, which: usize, state: State, then: Option<Box<Step>>) {
+        let from = if state == State::Canceled {
+            State::Blocked
+        } else {
+            State::Running
+        };
+        let Some(at) = self.in_state(from, which) else {
+            return;
+        };
+        let waive = if state == State::Canceled {
+            format!("; delete from task_after where task_id = '{}'", name(at))
+        } else {
+            String::new()
+        };
+        let sql = format!(
+            "update tasks set state = '{}', worker = null, cancel = 0, ended_at = {} where id = '{}'{waive}",
+            state.as_str(),
+            self.bench.clock.now(),
+            name(at)
+        );
+        self.bench.execute(&sql).await;
+        let task = &mut self.tasks.all[at];
+        (task.state, task.cancel) = (state, false);
+        if state == State::Canceled {
+            task.after.clear();
+        }
+        if let Some(then) = then {
+            Box::pin(self.act(*then)).await;
+        }
+        while self.store().pass_on_left().await.unwrap().0 {}
+        if has_ended(self.tasks.all[at].state) {
+            self.tasks.pass_on(vec![at]);
+        }
+    }
+
+    async fn agrees(&self) {
+        for lane in 0..LANES {
+            let found = self.store().lane(&key(lane), 1000).await.unwrap();
+            let found: Vec<(String, State)> = found
+                .into_iter()
+                .map(|entry| (entry.id, entry.state))
+                .collect();
+            let expected = self.tasks.in_lane(lane).into_iter();
+            let expected: Vec<(String, State)> = expected
+                .map(|at| (name(at), self.tasks.all[at].state))
+                .collect();
+            assert_eq!(found, expected, "lane {lane}");
+        }
+        let filter = Filter {
+            id: None,
+            state: None,
+            most: 10_000,
+        };
+        let found = self.store().tasks(&filter).await.unwrap();
+        let found: BTreeMap<String, State> = found
+            .into_iter()
+            .map(|view| (view.id, view.state))
+            .collect();
+        let expected: BTreeMap<String, State> = self
+            .tasks
+            .all
+            .iter()
+            .enumerate()
+            .map(|(at, task)| (name(at), task.state))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    /// Of those that this step let go, which is judged by what the model says now; and it agrees with the store.
+    fn nobody_overtook(&self, before: &[State]) {
+        let holds = |at: &usize| !matches!(self.tasks.all[*at].state, State::Blocked | State::Dead);
+        for (lane, limit) in &self.tasks.limits {
+            let entries = self.tasks.in_lane(*lane);
+            let let_go: Vec<usize> = entries
+                .iter()
+                .copied()
+                .filter(|at| {
+                    holds(at)
+                        && before.get(*at).is_none_or(|state| {
+                            !matches!(
+                                state,
+                                State::Queued | State::Waiting | State::Parked | State::Running
+                            )
+                        })
+                })
+                .collect();
+            let Some(last) = let_go
+                .iter()
+                .filter_map(|at| self.tasks.all[*at].place)
+                .max()
+            else {
+                continue;
+            };
+            let holding = entries.iter().copied().filter(holds).count();
+            assert!(
+                holding <= *limit as usize,
+                "{holding} of {limit} run in lane {lane}"
+            );
+            let overtaken = entries
+                .iter()
+                .copied()
+                .filter(|at| self.tasks.all[*at].place < Some(last) && !holds(at));
+            assert_eq!(
+                overtaken.count(),
+                0,
+                "somebody was overtaken in lane {lane}"
+            );
+        }
+        for (at, task) in self.tasks.all.iter().enumerate() {
+            let waits = task.state == State::Blocked && task.lane.is_none();
+            assert!(!waits || !self.tasks.is_ready(at), "{} could run", name(at));
+        }
+    }
+
+    /// Whatever was random so far: once everything that failed is skipped and everything else runs, nothing is left.
+    async fn drains(&mut self) {
+        loop {
+            while self.in_state(State::Queued, 0).is_some() {
+                self.take(Step::Claim(0)).await;
+            }
+            if self.in_state(State::Running, 0).is_some() {
+                self.take(Step::Settle(0, State::Done)).await;
+            } else if !self
+                .tasks
+                .those(|task| matches!(task.state, State::Waiting | State::Parked))
+                .is_empty()
+            {
+                self.take(Step::Pass).await;
+            } else if let Some(lane) = (0..LANES).find(|lane| {
+                self.tasks
+                    .in_lane(*lane)
+                    .iter()
+                    .any(|at| self.tasks.all[*at].state == State::Dead)
+            }) {
+                self.take(Step::Skip(lane)).await;
+            } else {
+                break;
+            }
+        }
+        let left = self.tasks.those(|task| task.state == State::Blocked);
+        assert!(
+            left.is_empty(),
+            "these never run: {left:?} {:?}",
+            self.tasks
+        );
+    }
+}
+
+fn play(back_end: BackEnd, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Bench::run(back_end, async |bench| {
+        let mut world = World::new(bench).await;
+        for step in steps {
+            world.take(step).await;
+        }
+        world.drains().await;
+    }));
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(cases);
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    #[test]
+    fn sqlite_agrees_with_a_naive_model(steps in prop::collection::vec(step(), 1..50)) {
+        play(BackEnd::Sqlite, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn postgres_agrees_with_a_naive_model(steps in prop::collection::vec(step(), 1..50)) {
+        play(BackEnd::Postgres, steps);
+    }
+}
