@@ -142,30 +142,35 @@ async fn the_halves_run_apart(bed: Arc<Bed>) {
     assert_eq!(bed.done("c").await["generation"], 1);
 }
 
+/// Where a worker dies while a package goes to a folder, whose pieces have 256 KiB.
+pub(crate) const UPLOAD_TO_DISK: &[&str] = &[
+    "apt:noted",
+    "storage:piece#9",
+    "storage:piece#18",
+    "storage:piece#27",
+];
+/// … and to a bucket, whose pieces have 8 MiB.
+const UPLOAD_TO_BUCKET: &[&str] = &["apt:noted", "storage:piece", "apt:staged", "settle:before"];
+/// Where a worker dies while it commits.
+pub(crate) const COMMIT: &[&str] = &[
+    "intake:claimed",
+    "apt:staged",
+    "apt:indexed",
+    "apt:signed",
+    "apt:committed",
+    "settle:after",
+];
+
 async fn a_worker_that_dies_at_any_point_of_the_upload_promotes_once(bed: Arc<Bed>) {
-    // A bucket takes 8 MiB a piece, a disk 256 KiB.
     let points = match bed.kind {
-        Kind::Disk => [
-            "apt:noted",
-            "storage:piece#9",
-            "storage:piece#18",
-            "storage:piece#27",
-        ],
-        Kind::Bucket => ["apt:noted", "storage:piece", "apt:staged", "settle:before"],
+        Kind::Disk => UPLOAD_TO_DISK,
+        Kind::Bucket => UPLOAD_TO_BUCKET,
     };
-    survives(&bed, &points, 9_000_000).await;
+    survives(&bed, points, 9_000_000).await;
 }
 
 async fn a_worker_that_dies_at_any_point_of_the_commit_promotes_once(bed: Arc<Bed>) {
-    let points = [
-        "intake:claimed",
-        "apt:staged",
-        "apt:indexed",
-        "apt:signed",
-        "apt:committed",
-        "settle:after",
-    ];
-    survives(&bed, &points, 1000).await;
+    survives(&bed, COMMIT, 1000).await;
 }
 
 /// Promotes a package for each point, by a worker that dies there and another that finishes.

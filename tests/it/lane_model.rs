@@ -291,6 +291,31 @@ impl Tasks {
         }
     }
 
+    /// What was canceled with these, and what would stand ahead of them; `back`: they, and whether they move.
+    fn called_back(
+        &self,
+        these: &BTreeSet<usize>,
+        mut back: Vec<(usize, bool)>,
+    ) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        while let Some((at, moves)) = back.pop() {
+            if !found.insert((at, moves)) {
+                continue;
+            }
+            for (waits, task) in self.all.iter().enumerate() {
+                for (_, when) in task.after.iter().filter(|(other, _)| *other == at) {
+                    let called = task.state == State::Canceled && *when == When::Success;
+                    let stands = task.state == State::Blocked
+                        || task.state == State::Queued && these.contains(&waits);
+                    if called || stands && moves {
+                        back.push((waits, true));
+                    }
+                }
+            }
+        }
+        found.into_iter().map(|(at, _)| at).collect()
+    }
+
     fn revive(&mut self, these: &BTreeSet<usize>) {
         let these: BTreeSet<usize> = these
             .iter()
@@ -328,24 +353,7 @@ impl Tasks {
             let moves = task.lane.is_some() && task.place.is_none() || !task.after.is_empty();
             back.push((*at, moves));
         }
-        // What was canceled with them, and what would stand ahead of them.
-        let mut found = BTreeSet::new();
-        while let Some((at, moves)) = back.pop() {
-            if !found.insert((at, moves)) {
-                continue;
-            }
-            for (waits, task) in self.all.iter().enumerate() {
-                for (_, when) in task.after.iter().filter(|(other, _)| *other == at) {
-                    let called = task.state == State::Canceled && *when == When::Success;
-                    let stands = task.state == State::Blocked
-                        || task.state == State::Queued && these.contains(&waits);
-                    if called || stands && moves {
-                        back.push((waits, true));
-                    }
-                }
-            }
-        }
-        let found: BTreeSet<usize> = found.into_iter().map(|(at, _)| at).collect();
+        let found = self.called_back(&these, back);
         for at in &found {
             if matches!(self.all[*at].state, State::Canceled | State::Blocked) {
                 self.all[*at].state = State::Blocked;
@@ -495,6 +503,30 @@ impl World {
         }
     }
 
+    /// The task as it is enqueued, and its lane's limit from then on.
+    fn message(&mut self, at: usize, spec: &Spec, after: &[(usize, When)]) -> Task {
+        let mut new = task(&name(at));
+        for (other, when) in after {
+            new = new.after(name(*other), *when);
+        }
+        if let Some(lane) = spec.lane {
+            new = new.in_lane(Lane {
+                key: key(lane),
+                limit: spec.limit,
+                on_failure: spec.policy,
+            });
+            let limit = spec
+                .limit
+                .or_else(|| self.tasks.limits.get(&lane).copied())
+                .unwrap_or(1);
+            self.tasks.limits.insert(lane, limit);
+        }
+        if spec.later {
+            new.run_at = Some(self.bench.clock.now() + 900_000);
+        }
+        new
+    }
+
     async fn enqueue(&mut self, specs: Vec<Spec>) {
         let mut sent = Vec::new();
         for spec in specs {
@@ -509,33 +541,14 @@ impl World {
                 continue;
             }
             let mut after: Vec<(usize, When)> = Vec::new();
-            for (which, when) in spec.after {
+            for (which, when) in spec.after.iter().copied() {
                 if let Some(other) = (known > 0).then(|| which % known)
                     && !after.iter().any(|(there, _)| *there == other)
                 {
                     after.push((other, when));
                 }
             }
-            let mut new = task(&name(known));
-            for (other, when) in &after {
-                new = new.after(name(*other), *when);
-            }
-            if let Some(lane) = spec.lane {
-                new = new.in_lane(Lane {
-                    key: key(lane),
-                    limit: spec.limit,
-                    on_failure: spec.policy,
-                });
-                let limit = spec
-                    .limit
-                    .or_else(|| self.tasks.limits.get(&lane).copied())
-                    .unwrap_or(1);
-                self.tasks.limits.insert(lane, limit);
-            }
-            if spec.later {
-                new.run_at = Some(self.bench.clock.now() + 900_000);
-            }
-            sent.push(new);
+            sent.push(self.message(known, &spec, &after));
             let waits = spec.lane.is_some() || !after.is_empty();
             self.tasks.all.push(Model {
                 state: match (waits, spec.later) {

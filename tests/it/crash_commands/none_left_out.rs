@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, given_back, lanes, sweeps};
-use crate::crash;
 use crate::layers::{code, sources};
+use crate::{apt, crash};
 
 /// Commands that need no test of their own, and why.
 const EXCUSED: &[(&str, &str)] = &[
@@ -41,6 +41,8 @@ const TESTED: &[&[&str]] = &[
     sweeps::REPLACED,
     sweeps::GIVEN_UP,
     sweeps::ENDED,
+    apt::UPLOAD_TO_DISK,
+    apt::COMMIT,
     SUBMISSIONS,
 ];
 
