@@ -9,6 +9,7 @@ use longshore::lane::{Lane, OnFailure, When};
 use longshore::store::{Fence, Filter, SetAside, Settlement, State, Store};
 use longshore::task::Task;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::harness::{BackEnd, Bench, id, task};
 
@@ -848,13 +849,13 @@ fn play(back_end: BackEnd, steps: Vec<Step>) {
     }));
 }
 
+/// The same histories in every run, so that a change is judged by itself; `PROPTEST_CASES` asks for so many others.
 fn config(cases: u32) -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(cases);
+    let others = std::env::var("PROPTEST_CASES").ok();
+    let others = others.and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases,
+        cases: others.unwrap_or(cases),
+        rng_seed: others.map_or(RngSeed::Fixed(1), |_| RngSeed::Random),
         max_shrink_iters: 400,
         ..ProptestConfig::default()
     }
