@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::show::{ago, cell, json, table};
-use super::task::waiting;
+use super::task::{waiting, why};
 use super::{Answer, Failure, open_broker, open_store, print};
 use crate::config::Config;
 use crate::outbox;
@@ -158,12 +158,7 @@ async fn entries_table(store: &Store, entries: &[EntryView]) -> Result<String, F
             turn,
             entry.failures.to_string(),
             cell(entry.progress.as_deref()),
-            cell(
-                waiting
-                    .get(&entry.id)
-                    .or(entry.reason.as_ref())
-                    .map(String::as_str),
-            ),
+            why(&waiting, &entry.id, entry.reason.as_ref()),
         ]);
     }
     Ok(rows.to_string())

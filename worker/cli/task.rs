@@ -133,6 +133,11 @@ pub(super) async fn waiting(
     Ok(found)
 }
 
+/// The cell that says what a task waits for, or else why it stands where it does.
+pub(super) fn why(waiting: &HashMap<String, String>, id: &str, reason: Option<&String>) -> String {
+    cell(waiting.get(id).or(reason).map(String::as_str))
+}
+
 async fn listing(store: &Store, tasks: &[TaskView]) -> Result<String, Failure> {
     let now = store.clock().now();
     let standing = tasks.iter().map(|task| (task.id.as_str(), task.state));
@@ -160,12 +165,7 @@ async fn listing(store: &Store, tasks: &[TaskView]) -> Result<String, Failure> {
             task.interruptions.to_string(),
             ago(Some(task.created_at), now),
             cell(task.progress.as_deref()),
-            cell(
-                waiting
-                    .get(&task.id)
-                    .or(task.reason.as_ref())
-                    .map(String::as_str),
-            ),
+            why(&waiting, &task.id, task.reason.as_ref()),
         ]);
     }
     Ok(rows.to_string())

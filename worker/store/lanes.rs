@@ -410,7 +410,7 @@ impl Store {
     ) -> Result<(Vec<Vec<Row>>, Vec<Ring>), StoreError> {
         let announces = ops.iter().map(Op::announces).collect::<Vec<_>>();
         let answers = self.command(name, ops).await?;
-        let rings = announced(answers.clone(), announces)?;
+        let rings = announced(&answers, announces)?;
         Ok((answers, rings))
     }
 

@@ -62,9 +62,7 @@ impl Store {
     pub async fn outbox_told(&self, seq: i64, ops: Vec<Op>) -> Result<Vec<Ring>, StoreError> {
         let mut all = vec![Op::one(sql!("outbox_told"), &json!({ "seq": seq }))?.guarded()];
         all.extend(ops);
-        let announces = all.iter().map(Op::announces).collect::<Vec<_>>();
-        let answers = self.command("outbox_done", all).await?;
-        announced(answers, announces)
+        Ok(self.announcing("outbox_done", all).await?.1)
     }
 
     /// Takes up to 500 messages that nobody has published in time.
@@ -136,14 +134,15 @@ pub(super) fn rings(rows: Vec<Row>) -> Result<Vec<Ring>, StoreError> {
 
 /// The messages among the answers of a command.
 pub(super) fn announced(
-    answers: Vec<Vec<Row>>,
+    answers: &[Vec<Row>],
     announces: Vec<bool>,
 ) -> Result<Vec<Ring>, StoreError> {
-    let announced = answers.into_iter().zip(announces);
+    let announced = answers.iter().zip(announces);
     rings(
         announced
             .filter_map(|(rows, announces)| announces.then_some(rows))
             .flatten()
+            .cloned()
             .collect(),
     )
 }
