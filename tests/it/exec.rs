@@ -179,7 +179,7 @@ async fn nothing_that_a_command_of_a_zombie_writes_is_accepted(scene: Arc<Scene>
     scene.demo("1").await;
     let pids = scene.writes("pids").await;
     scene.has_saved("early").await;
-    zombie.signal("STOP");
+    scene.bench.freeze(&zombie).await;
     let _heir = scene.worker("fetch");
     scene.writes("heir").await;
     scene.touch("late");

@@ -27,7 +27,7 @@ async fn nothing_of_a_worker_that_slept_past_its_lease_is_accepted(scene: Arc<Sc
     })
     .await;
     let epoch = scene.bench.view("fetch:lab/1").await.epoch;
-    zombie.signal("STOP");
+    scene.bench.freeze(&zombie).await;
     let _heirs = (scene.worker("fetch"), scene.worker("postprocess"));
     scene.reaches("lab", "1", "complete").await;
     assert!(

@@ -14,7 +14,7 @@ use longshore::store::{
 use longshore::task::Task;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::{Folder, server, unique};
+use super::{Child, Folder, LIMIT, server, unique, wait_until};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +144,41 @@ impl Bench {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// Stops a process (SIGSTOP) where it does not hold SQLite's one lock for writers, which nobody can take from one that
+    /// is stopped. (PostgreSQL ends the sessions of such a one, and their locks with them.)
+    pub(crate) async fn freeze(&self, child: &Child) {
+        wait_until("it is stopped outside of a write", LIMIT, async || {
+            child.signal("STOP");
+            wait_until("it stands still", LIMIT, async || child.stands_still()).await;
+            let free = self.is_free_to_write().await;
+            if !free {
+                child.signal("CONT");
+            }
+            free
+        })
+        .await;
+    }
+
+    async fn is_free_to_write(&self) -> bool {
+        if self.back_end == BackEnd::Postgres {
+            return true;
+        }
+        let mut connection = self.sqlite_within(Duration::ZERO).await;
+        let begun = sqlx::query("begin immediate")
+            .execute(&mut connection)
+            .await;
+        connection.close().await.unwrap();
+        begun.is_ok()
+    }
+
     async fn sqlite(&self) -> sqlx::SqliteConnection {
+        self.sqlite_within(Duration::from_secs(20)).await
+    }
+
+    async fn sqlite_within(&self, patience: Duration) -> sqlx::SqliteConnection {
         sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.folder.join("store.db"))
-            .busy_timeout(Duration::from_secs(20))
+            .busy_timeout(patience)
             .connect()
             .await
             .unwrap()

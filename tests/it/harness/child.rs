@@ -85,6 +85,19 @@ impl Child {
         assert!(sent.success(), "{} had ended before SIG{name}", self.name);
     }
 
+    /// Whether each of its threads is stopped.
+    pub(crate) fn stands_still(&self) -> bool {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid))
+            .unwrap()
+            .all(|thread| {
+                let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+                // The name, in brackets, may hold anything. A thread that has just ended has no state.
+                stat.map_or(true, |stat| {
+                    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+                })
+            })
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let Self { process, name, .. } = self;

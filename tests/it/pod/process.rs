@@ -224,7 +224,7 @@ async fn the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once(scene: Arc<Scene>
     })
     .await;
     // As on a node that is lost: nobody hears of the process, its lock and its lease of ten minutes are there.
-    worker.signal("STOP");
+    scene.bench.freeze(&worker).await;
     let mut heir = scene.process(&site, "elastic", "e-1", &[]);
     let lost = Instant::now();
     site.cluster.remove("pods", "e-0");
