@@ -99,7 +99,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Schema(text)) => Self::Wrong(text.clone()),
-            Some(error @ StoreError::Graph { .. }) => {
+            Some(error @ (StoreError::Graph { .. } | StoreError::Gate { .. })) => {
                 Self::Wrong(format!("longshore cannot {error}"))
             }
             Some(_) | None => Self::Failed(error),

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod config;
 pub mod crash;
 pub mod exec;
+pub mod gate;
 pub mod graph;
 pub mod handler;
 pub mod http;

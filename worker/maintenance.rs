@@ -167,6 +167,9 @@ impl Leader {
         // Whoever ended them died before it came to that.
         let (_, rings) = self.store.pass_on_left().await?;
         self.relay.publish(rings).await;
+        for gate in self.store.gates_left(false).await? {
+            self.relay.publish(self.store.gate_step(&gate).await?).await;
+        }
         let left = self.store.outbox_take().await?;
         let (ended, left): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|ring| ring.ended.is_some());

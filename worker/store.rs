@@ -20,6 +20,7 @@ mod audit;
 mod by_hand;
 mod celery;
 pub(crate) mod command;
+mod gates;
 mod lanes;
 mod messages;
 mod outbox;
@@ -40,6 +41,7 @@ pub use audit::{PublishedPart, StagedRun};
 pub use by_hand::{Filter, RunningView, TaskView};
 pub use celery::{FoundResult, ResultRow};
 pub use command::Op;
+pub use gates::GateView;
 pub use lanes::{EntryView, LaneView, Wait};
 pub use messages::Taken;
 pub use outbox::Ring;
@@ -146,6 +148,12 @@ pub enum StoreError {
         /// Which, and why.
         reason: String,
     },
+    /// A gate refuses what it was asked.
+    #[error("{reason}")]
+    Gate {
+        /// Why, and what to do instead.
+        reason: String,
+    },
     /// The address cannot be understood.
     #[error("understand store.url: {reason}")]
     Address {
@@ -175,6 +183,7 @@ impl StoreError {
             | Self::Refused { .. }
             | Self::Value { .. }
             | Self::Graph { .. }
+            | Self::Gate { .. }
             | Self::Address { .. }
             | Self::Lock { .. }
             | Self::Schema(_) => false,

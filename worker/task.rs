@@ -38,6 +38,10 @@ pub struct Task {
     /// What it waits for; as above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<After>,
+    /// Whether it never runs again by itself once it has begun: if its worker dies or gives it up, it is a dead letter, and
+    /// whoever enqueued it finds out what it did. Only [`crate::store::Store::enqueue`] gives it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub once: bool,
     /// Whatever else the message's headers said, kept and passed on.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub headers: Map<String, Value>,
@@ -61,6 +65,11 @@ pub enum Wire {
     Reply,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl Wire {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_native(&self) -> bool {
@@ -82,6 +91,7 @@ impl Task {
             expires_at: None,
             lane: None,
             after: Vec::new(),
+            once: false,
             headers: Map::new(),
             wire: Wire::Native,
         }

@@ -19,6 +19,7 @@ mod demo;
 mod drain;
 mod drain_command;
 mod exec;
+mod gate;
 mod harness;
 mod hostile;
 mod inside;

@@ -257,6 +257,7 @@ fn assemble(parts: Parts, message: &Message, queue: &str) -> Result<Task, Unread
         headers.insert(REPLY_TO.to_owned(), reply_to.into());
     }
     Ok(Task {
+        once: false,
         id: TaskId::new(name("id", id)?),
         name: name("task", task)?,
         queue: queue.to_owned(),

@@ -76,6 +76,7 @@ pub(super) fn decode(message: &Message, queue: &str) -> Result<Task, Unreadable>
     let mut headers = message.headers.clone();
     headers.extend(object("headers_json", &headers_json)?);
     Ok(Task {
+        once: false,
         id: TaskId::new(name("id", id)?),
         name: name("name", task)?,
         queue: match queue {

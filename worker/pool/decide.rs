@@ -124,33 +124,39 @@ pub fn verdict(
         Ended::Returned(Err(error)) => match error.downcast_ref::<Stop>() {
             Some(Stop::LeaseLost) => None,
             Some(Stop::Store(_) | Stop::Checkpoint(_)) | None => {
-                let last = error.downcast_ref::<Fatal>().is_some();
+                let last = task.once || error.downcast_ref::<Fatal>().is_some();
                 settled(failed(format!("{error:#}"), last, claimed, policy, random))
             }
         },
-        Ended::Panicked(text) => settled(failed(
-            format!("the handler panicked: {text}"),
-            false,
-            claimed,
-            policy,
-            random,
-        )),
+        Ended::Panicked(text) => settled(Settlement {
+            interrupted: task.once,
+            ..failed(
+                format!("the handler panicked: {text}"),
+                task.once,
+                claimed,
+                policy,
+                random,
+            )
+        }),
         Ended::Cut(Cut::Lost) => None,
         Ended::Cut(Cut::Canceled) => settled(Settlement {
             state: Some(State::Canceled),
             reason: Some("canceled by hand while it ran".into()),
             ..Settlement::default()
         }),
-        Ended::Cut(Cut::TimeLimit(limit)) => settled(failed(
-            format!(
-                "it ran longer than its time limit of {}",
-                humantime::format_duration(limit)
-            ),
-            false,
-            claimed,
-            policy,
-            random,
-        )),
+        Ended::Cut(Cut::TimeLimit(limit)) => settled(Settlement {
+            interrupted: task.once,
+            ..failed(
+                format!(
+                    "it ran longer than its time limit of {}",
+                    humantime::format_duration(limit)
+                ),
+                task.once,
+                claimed,
+                policy,
+                random,
+            )
+        }),
     }
 }
 

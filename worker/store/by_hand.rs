@@ -97,11 +97,7 @@ impl Store {
         struct Answer {
             state: State,
         }
-        let ops = vec![
-            Op::one(sql!("cancel"), &json!({ "id": id, "reason": reason }))?,
-            ring_ended_op(std::iter::once(id))?,
-            waive_op(&[id])?,
-        ];
+        let ops = cancel_ops(&[id], reason)?.to_vec();
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
         // What may run now is announced by the leader.
@@ -236,4 +232,17 @@ impl Store {
             .map(|Count { state, number }| (state, number))
             .collect())
     }
+}
+
+/// What cancels tasks.
+pub(super) fn cancel_ops(ids: &[&str], reason: &str) -> Result<[Op; 3], StoreError> {
+    let rows = ids
+        .iter()
+        .map(|id| json!({ "id": id, "reason": reason }))
+        .collect::<Vec<_>>();
+    Ok([
+        Op::new(sql!("cancel"), &rows)?,
+        ring_ended_op(ids.iter().copied())?,
+        waive_op(ids)?,
+    ])
 }

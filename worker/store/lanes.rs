@@ -15,7 +15,7 @@ use super::command::{Op, Row};
 use super::outbox::{Ring, announced, ring_new_op, ring_op};
 use super::sql::{Sql, sql};
 use super::tasks::{State, enqueue_op, ids, task_row, with};
-use super::{Store, StoreError};
+use super::{Store, StoreError, gates};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId};
 use crate::lane;
@@ -226,9 +226,13 @@ fn rows_of(
         .collect();
     let mut rows = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let links = i64::from(is_linked(task) || waited.contains(&task.id));
-        let fields = json!({ "links": links, "waits": i64::from(is_linked(task)) });
-        let mut row = with(task_row(task)?, fields);
+        let mut row = with(
+            task_row(task)?,
+            json!({ "waits": i64::from(is_linked(task)) }),
+        );
+        if is_linked(task) || waited.contains(&task.id) {
+            row = with(row, json!({ "links": 1 }));
+        }
         if let Some(lane) = &task.lane {
             let back = left.entry(&lane.key).or_default();
             let fields =
@@ -378,12 +382,16 @@ impl Store {
                 more.extend(written(&ops, &answers, CANCEL_REST.name));
                 more.extend(written(&ops, &answers, DOOM.name));
             }
+            let gates = gates::of(&next.ids);
+            let mark = gates::mark_op(&gates)?;
             let [lock, lock_waiting, admit, release, ring] = let_go(&rows, &rows)?;
             let leave = Op::new(sql!("lanes/leave"), &rows)?;
             let forget = Op::new(sql!("lanes/forget"), &rows)?;
             let passed = Op::new(sql!("lanes/passed"), &rows)?;
             let left = Op::new(sql!("lanes/left"), &rows)?;
-            let ops = vec![
+            // Gates before lanes, lanes before tasks: nobody waits in a circle.
+            let mut ops = Vec::from_iter(mark);
+            ops.extend([
                 lock,
                 lock_waiting,
                 leave,
@@ -393,10 +401,13 @@ impl Store {
                 passed,
                 ring,
                 left,
-            ];
+            ]);
             let (mut answers, rings) = self.announcing("pass_on", ops).await?;
             more.extend(ids(&answers.pop().unwrap_or_default()));
             all.extend(rings);
+            for gate in gates {
+                all.extend(self.gate_step(gate).await?);
+            }
             next = Ended::these(more.into_iter().collect());
         }
         Ok(all)

@@ -10,6 +10,7 @@ use super::lanes::{DOOM, Ended, written};
 use super::outbox::{Ring, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError, lanes};
+use crate::gate::Gate;
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::{Task, Wire};
 
@@ -216,7 +217,8 @@ pub(super) fn task_row(task: &Task) -> Result<Value, StoreError> {
     })?;
     Ok(json!({
         "id": task.id, "name": task.name, "queue": task.queue, "priority": task.priority,
-        "run_at": task.run_at, "expires_at": task.expires_at, "task": text,
+        "run_at": task.run_at, "expires_at": task.expires_at, "task": text, "once": i64::from(task.once),
+        "links": i64::from(Gate::of_task(task.id.as_str()).is_some()),
     }))
 }
 

@@ -374,6 +374,7 @@ impl Store {
         let ops = vec![
             fence.op()?,
             Op::one(sql!("sweep_workers"), &workers)?,
+            Op::one(sql!("gates/sweep"), &before(tasks))?,
             Op::one(sql!("lanes/sweep_after"), &before(tasks))?,
             Op::one(sql!("sweep_tasks"), &before(tasks))?,
         ];
