@@ -6,13 +6,14 @@ use longshore::gate::{OnUnverified, Settings, Verb, Window};
 use serde_json::json;
 
 use crate::harness::{Bench, on_both};
-use bed::{Bed, entry};
+use bed::{Bed, entry, needs};
 
 on_both!(
     entries_are_tested_side_by_side_and_published_in_order,
     a_failure_resets_only_those_behind,
     what_a_publication_did_is_looked_at_before_it_is_made_again,
     a_publication_that_is_not_seen_is_held_until_somebody_decides,
+    who_needs_what_failed_leaves_unrun,
 );
 
 async fn entries_are_tested_side_by_side_and_published_in_order(bench: Bench) {
@@ -95,4 +96,26 @@ async fn a_publication_that_is_not_seen_is_held_until_somebody_decides(bench: Be
     assert_eq!(bed.ended().await, "a:failed");
     // What was tested on it is tested again.
     assert_eq!(bed.open().await, ["b/2/unit", "c/1/unit"]);
+}
+
+async fn who_needs_what_failed_leaves_unrun(bench: Bench) {
+    let bed = Bed::new(bench).await;
+    bed.enqueue([
+        needs(entry("c"), &["a"]),
+        entry("a"),
+        needs(entry("d"), &["c"]),
+        entry("b"),
+    ])
+    .await;
+    assert_eq!(
+        bed.states().await,
+        "a:speculating c:speculating d:speculating b:speculating"
+    );
+    bed.fails("a/1/unit").await;
+    assert_eq!(bed.ended().await, "a:failed c:canceled d:canceled");
+    assert_eq!(
+        bed.find("d").await.reason.unwrap(),
+        "it needs c, which is canceled"
+    );
+    assert_eq!(bed.open().await, ["b/2/unit"]);
 }

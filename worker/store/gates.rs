@@ -230,6 +230,8 @@ impl Store {
             }
             let before = loaded.gate.clone();
             let mut gate = loaded.gate.clone();
+            // Of the tasks that are there: those of this step have no row yet.
+            let facts = self.gate_facts(&before).await?;
             let now = self.0.clock.now();
             let mut effects = Effects::default();
             let mut about = Vec::new();
@@ -239,7 +241,6 @@ impl Store {
                     .ask(verb.clone(), &known, now, &mut effects)
                     .map_err(|refused| StoreError::Gate { reason: refused.0 })?;
             }
-            let facts = self.gate_facts(&gate).await?;
             let more = gate.step(&facts, now);
             effects.enqueue.extend(more.enqueue);
             effects.cancel.extend(more.cancel);

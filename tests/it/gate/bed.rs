@@ -124,6 +124,7 @@ impl Bed {
     pub(crate) async fn ended(&self) -> String {
         let ended = self.bench.store.gate_ended(GATE, 100).await.unwrap();
         let mut ended: Vec<Entry> = ended.into_iter().map(|(entry, _)| entry).collect();
+        ended.reverse();
         ended.sort_by_key(|entry| entry.since);
         words(ended.iter())
     }
