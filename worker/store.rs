@@ -50,7 +50,7 @@ pub use published::{
     FileView, MetricView, PartView, TestJobFilter, TestJobView, TestPage, TestView,
 };
 pub use schema::{SchemaState, VERSION};
-pub use squad::{Said, SquadJob, StagedMetric, StagedTest, Untold};
+pub use squad::{Extent, STAGED_PAGE, Said, SquadJob, StagedMetric, StagedTest, Untold};
 pub use squad_repair::{Large, Loose, SquadColumn, SquadProject, StuckJob};
 pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
 pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};

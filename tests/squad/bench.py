@@ -14,8 +14,7 @@ import time
 import cts
 import engines
 import longshore
-from conftest import migrate
-from installation import REST, Installation
+from installation import REST, Installation, migrate
 from lava import Job, Lava
 from scenarios import tradefed_job
 from services import Database

@@ -51,6 +51,7 @@ impl Gate {
     ) -> Result<Vec<String>, Refused> {
         match verb {
             Verb::Enqueue(settings, entries) => {
+                named("gate", &self.name)?;
                 self.work_like(settings);
                 self.enqueue(entries, known, now, effects)
             }
@@ -260,15 +261,19 @@ impl Gate {
     }
 }
 
+/// Refuses a name that could not be a part of a task's id.
+fn named(what: &str, name: &str) -> Result<(), Refused> {
+    if name.is_empty() || name.len() > LONGEST || name.contains(['/', '\0']) {
+        return refused(format!(
+            "{what} {name:?}: a name has 1 to {LONGEST} bytes, and no /"
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses what could never be published, or could not be named.
 fn check(entry: &NewEntry) -> Result<(), Refused> {
     let NewEntry { id, spec, .. } = entry;
-    let named = |what: &str, name: &str| match name {
-        _ if name.is_empty() || name.len() > LONGEST || name.contains(['/', '\0']) => refused(
-            format!("{what} {name:?}: a name has 1 to {LONGEST} bytes, and no /"),
-        ),
-        _ => Ok(()),
-    };
     named("entry", id)?;
     if spec.publish.task.is_empty() {
         return refused(format!("entry {id}: nothing says how it is published"));

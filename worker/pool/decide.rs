@@ -123,9 +123,13 @@ pub fn verdict(
         }),
         Ended::Returned(Err(error)) => match error.downcast_ref::<Stop>() {
             Some(Stop::LeaseLost) => None,
-            Some(Stop::Store(_) | Stop::Checkpoint(_)) | None => {
+            stopped @ (Some(Stop::Store(_) | Stop::Checkpoint(_)) | None) => {
                 let last = task.once || error.downcast_ref::<Fatal>().is_some();
-                settled(failed(format!("{error:#}"), last, claimed, policy, random))
+                settled(Settlement {
+                    // What the handler could not write down, it may have done.
+                    interrupted: task.once && stopped.is_some(),
+                    ..failed(format!("{error:#}"), last, claimed, policy, random)
+                })
             }
         },
         Ended::Panicked(text) => settled(Settlement {
@@ -249,7 +253,11 @@ mod tests {
     }
 
     fn judge(ended: Ended, failures: u32) -> Option<Settlement> {
-        let task = Arc::new(Task::new("a", "q"));
+        judge_of(Task::new("a", "q"), ended, failures)
+    }
+
+    fn judge_of(task: Task, ended: Ended, failures: u32) -> Option<Settlement> {
+        let task = Arc::new(task);
         let policy = Policy {
             attempts: 3,
             ..Policy::default()
@@ -303,6 +311,22 @@ mod tests {
         let settlement = judge(Ended::Panicked("index".into()), 0).unwrap();
         assert!(settlement.failed);
         assert_eq!(settlement.state, Some(State::Waiting));
+    }
+
+    #[test]
+    fn what_runs_once_is_a_dead_letter_and_says_whether_it_knows_what_it_did() {
+        let judge = |ended| {
+            let mut task = Task::new("a", "q");
+            task.once = true;
+            let settlement = judge_of(task, ended, 0).unwrap();
+            assert_eq!(settlement.state, Some(State::Dead));
+            settlement.interrupted
+        };
+        let store = crate::store::StoreError::Stale { command: "x" };
+        assert!(!judge(Ended::Returned(Err(anyhow::anyhow!("no")))));
+        assert!(judge(Ended::Returned(Err(Stop::Store(store).into()))));
+        assert!(judge(Ended::Panicked("index".into())));
+        assert!(judge(Ended::Cut(Cut::TimeLimit(Duration::from_secs(1)))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Squad;
 use super::files::Writing;
 use crate::handler::Context;
-use crate::store::{FileView, Op, StagedMetric, StagedTest};
+use crate::store::{FileView, Op, STAGED_PAGE, StagedMetric, StagedTest};
 use crate::testjob::stage::Progress;
 
 /// Facts that our backends add for our own use.
@@ -103,18 +103,16 @@ impl Squad {
         &self,
         context: &Context,
         run: Run,
+        files: &[FileView],
         completed: bool,
     ) -> anyhow::Result<()> {
         for kind in [Kind::Tests, Kind::Metrics] {
             self.listing(context, run, kind, completed).await?;
         }
-        let log = staged_files(context, run)
-            .await?
-            .into_iter()
-            .find(|file| file.name == LOG);
+        let log = files.iter().find(|file| file.name == LOG);
         let mut writing = self.begin(run, "log_file").await?;
         if let Some(log) = log {
-            copy(context, &log, &mut writing, true).await?;
+            copy(context, log, &mut writing, true).await?;
         }
         writing.end().await?;
         Ok(())
@@ -154,7 +152,7 @@ impl Squad {
         let mut more = completed;
         while more {
             let page = kind.page(context, run, after).await?;
-            more = !page.is_empty();
+            more = i64::try_from(page.len()).is_ok_and(|rows| rows == STAGED_PAGE);
             after = page.last().map_or(after, |last| last.seq);
             for Entry { name, value, .. } in page {
                 let line = format!("{sign}{}: {value}", Value::from(name));
@@ -173,13 +171,8 @@ impl Squad {
         &self,
         context: &Context,
         run: i64,
+        mut files: Vec<FileView>,
     ) -> anyhow::Result<Option<Op>> {
-        let run = Run {
-            run,
-            testrun: 0,
-            named_units: false,
-        };
-        let mut files = staged_files(context, run).await?;
         files.retain(|file| file.name != LOG && file.name != DEFINITION);
         if files.is_empty() {
             return Ok(None);
@@ -187,7 +180,7 @@ impl Squad {
         let store = context.store();
         let seqs = files.iter().map(|file| file.seq).collect::<Vec<_>>();
         let places = context
-            .patiently(|| store.squad_files(context.task(), context.epoch(), run.run, &seqs))
+            .patiently(|| store.squad_files(context.task(), context.epoch(), run, &seqs))
             .await?;
         let mut lengths = Vec::new();
         for (seq, path) in places {
@@ -198,13 +191,14 @@ impl Squad {
             copy(context, file, &mut writing, false).await?;
             lengths.push((seq, writing.end().await?));
         }
-        Ok(Some(store.squad_stored(run.run, &lengths)?))
+        Ok(Some(store.squad_stored(run, &lengths)?))
     }
 }
 
-async fn staged_files(context: &Context, run: Run) -> anyhow::Result<Vec<FileView>> {
+/// The files that a run has staged.
+pub(super) async fn staged_files(context: &Context, run: i64) -> anyhow::Result<Vec<FileView>> {
     let store = context.store();
-    Ok(context.patiently(|| store.staged_files(run.run)).await?)
+    Ok(context.patiently(|| store.staged_files(run)).await?)
 }
 
 /// Copies a staged file; a text of SQUAD's holds no NUL.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::export::{Run, metadata, python};
+use super::export::{Run, metadata, python, staged_files};
 use super::plan::{Plan, enabled, native};
 use super::{PLUGIN, Squad, pass_on, pk, text};
 use crate::config::ResultStore;
 use crate::handler::{Context, Fatal, Outcome};
-use crate::store::{Begun, Fetched, Op, RunCounts, Said, SquadJob};
+use crate::store::{Begun, Extent, Fetched, Op, RunCounts, Said, SquadJob};
 use crate::task::Task;
 use crate::testjob::backend::{Backend, BackendError, Collected, Settings, Summary};
 use crate::testjob::fetch::failure;
@@ -348,6 +348,12 @@ impl Work {
         } = self;
         let store = context.store();
         let mut with = Vec::new();
+        let mut extent = Extent {
+            plugins: !plan.native.is_empty(),
+            metrics: counts.metrics > 0,
+            files: false,
+            resubmit: false,
+        };
         let status = match mode {
             Mode::Fetch { .. } => {
                 let completed = summary.completed && counts.tests + counts.metrics > 0;
@@ -357,13 +363,20 @@ impl Work {
                     testrun,
                     named_units,
                 };
-                squad.testrun_files(context, run, completed).await?;
-                with.extend(squad.attachments(context, run.run).await?);
+                let files = staged_files(context, run.run).await?;
+                squad.testrun_files(context, run, &files, completed).await?;
+                let attachments = squad.attachments(context, run.run, files).await?;
+                extent.files = attachments.is_some();
+                with.extend(attachments);
                 let said = self.said(run.run, &summary, completed).await?;
+                extent.resubmit = said.resubmit == 1;
                 with.push(store.squad_said(testjob, generation, &said)?);
                 said.status
             }
-            Mode::Add { status, .. } => status.clone(),
+            Mode::Add { status, .. } => {
+                extent = Extent::ANY;
+                status.clone()
+            }
         };
         let queue = &squad.config.squad.postprocess_queue;
         let follow = plan
@@ -393,7 +406,7 @@ impl Work {
         )?;
         with.extend(published);
         let messages = plan.messages(&squad.config.squad, job.pk, generation, &status);
-        with.extend(store.squad_export(testjob, generation, &messages, squad.holds())?);
+        with.extend(store.squad_export(testjob, generation, &messages, extent, squad.holds())?);
         Ok(Outcome::Publish {
             result: json!({ "testrun": testrun, "tests": counts.tests, "metrics": counts.metrics }),
             with,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::export::LOG;
+use super::export::{LOG, staged_files};
 use super::links::Links;
 use super::plan::Plan;
 use super::{Squad, pk, text};
 use crate::handler::{Context, Fatal, Outcome};
-use crate::store::{Op, RunCounts, SquadJob, StagedRow};
+use crate::store::{Extent, Op, RunCounts, SquadJob, StagedRow};
 use crate::task::Task;
 use crate::testjob::backend::{REFERENCES, Settings, yaml};
 use crate::testjob::item::{Item, Sink};
@@ -112,7 +112,9 @@ pub(super) async fn run(
         Ok(Some((progress, rest, counts))) => {
             context.save_with(&progress, rest).await?;
             squad.names(&context, &progress).await?;
-            let files = squad.attachments(&context, run).await?;
+            let files = squad
+                .attachments(&context, run, staged_files(&context, run).await?)
+                .await?;
             (files.into_iter().collect::<Vec<_>>(), counts)
         }
         Ok(None) => return Ok(Outcome::HandOff),
@@ -126,7 +128,7 @@ pub(super) async fn run(
     let messages = order
         .plan
         .messages(&squad.config.squad, order.pk, generation, &order.status);
-    with.extend(store.squad_export(testjob, generation, &messages, squad.holds())?);
+    with.extend(store.squad_export(testjob, generation, &messages, Extent::ANY, squad.holds())?);
     Ok(Outcome::Publish {
         result: json!({ "tests": counts.tests }),
         with,

@@ -112,8 +112,42 @@ pub struct Untold {
     pub since: i64,
 }
 
-/// Rows of a page.
-const PAGE: i64 = 2000;
+/// Rows of a page of what is staged: a shorter one is the last.
+pub const STAGED_PAGE: i64 = 2000;
+
+/// What of a test job is known to be there, so that nobody looks for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Whether a plugin has published a part of it.
+    pub plugins: bool,
+    /// Whether there are metrics.
+    pub metrics: bool,
+    /// Whether there are files beside the log.
+    pub files: bool,
+    /// Whether it is to be submitted again.
+    pub resubmit: bool,
+}
+
+impl Extent {
+    /// Anything may be there.
+    pub const ANY: Self = Self {
+        plugins: true,
+        metrics: true,
+        files: true,
+        resubmit: true,
+    };
+
+    /// Whether this step of an export has something to do.
+    fn has(self, step: Sql) -> bool {
+        match step.name {
+            "squad/facts" | "squad/issues" => self.plugins,
+            "squad/metrics" => self.metrics || self.plugins,
+            "squad/attachments" => self.files || self.plugins,
+            "squad/resubmitted" => self.resubmit,
+            _ => true,
+        }
+    }
+}
 
 impl Store {
     /// A test job of SQUAD.
@@ -275,6 +309,7 @@ impl Store {
         testjob: i64,
         generation: i64,
         messages: &[Task],
+        extent: Extent,
         held: bool,
     ) -> Result<Vec<Op>, StoreError> {
         const BEFORE: [Sql; 6] = [
@@ -307,7 +342,7 @@ impl Store {
         let (leave, check) = (sql!("squad/keys_held"), sql!("squad/keys_checked"));
         let steps = BEFORE.into_iter().chain(held.then_some(leave));
         let steps = steps.chain([TESTS]).chain(held.then_some(check));
-        for step in steps.chain(AFTER) {
+        for step in steps.chain(AFTER).filter(|step| extent.has(*step)) {
             ops.push(Op::one(step, &row)?);
         }
         ops.push(announcement(testjob, generation, messages)?);
@@ -434,7 +469,7 @@ impl Store {
     ///
     /// As any verb.
     pub async fn staged_tests(&self, run: i64, after: i64) -> Result<Vec<StagedTest>, StoreError> {
-        let row = json!({ "run": run, "after": after, "most": PAGE });
+        let row = json!({ "run": run, "after": after, "most": STAGED_PAGE });
         self.read(sql!("squad/staged_tests"), &[row]).await
     }
 
@@ -448,7 +483,7 @@ impl Store {
         run: i64,
         after: i64,
     ) -> Result<Vec<StagedMetric>, StoreError> {
-        let row = json!({ "run": run, "after": after, "most": PAGE });
+        let row = json!({ "run": run, "after": after, "most": STAGED_PAGE });
         self.read(sql!("squad/staged_metrics"), &[row]).await
     }
 

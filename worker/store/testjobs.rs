@@ -246,13 +246,13 @@ impl Store {
             .iter()
             .map(|(part, task)| json!({ "testjob": testjob, "generation": generation, "part": part, "task": task }))
             .collect::<Vec<_>>();
-        Ok(vec![
-            lock(testjob, generation)?,
-            publish_run(run, task, counts)?,
-            Op::new(sql!("runs_add"), &rows)?,
-            Op::one(sql!("testjob_fetched"), &word)?.guarded(),
-            finish(testjob)?,
-        ])
+        let mut ops = vec![lock(testjob, generation)?, publish_run(run, task, counts)?];
+        if !rows.is_empty() {
+            ops.push(Op::new(sql!("runs_add"), &rows)?);
+        }
+        ops.push(Op::one(sql!("testjob_fetched"), &word)?.guarded());
+        ops.push(finish(testjob)?);
+        Ok(ops)
     }
 
     /// Publishes a plugin's run, as parts of the command that settles its task; the last one finishes the test job.

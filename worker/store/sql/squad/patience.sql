@@ -13,5 +13,5 @@ select set_config('statement_timeout', '10min', true), set_config('idle_in_trans
   set_config('enable_mergejoin', case when many.tests then 'on' else current_setting('enable_mergejoin') end, true),
   set_config('enable_seqscan', case when many.tests then 'on' else current_setting('enable_seqscan') end, true),
   set_config('enable_nestloop', case when many.tests then 'off' else 'on' end, true),
-  set_config('plan_cache_mode', case when many.tests then 'force_custom_plan' else 'auto' end, true) as done
+  set_config('plan_cache_mode', case when many.tests then 'force_custom_plan' else 'force_generic_plan' end, true) as done
 from many
