@@ -47,6 +47,7 @@ fn tasks() -> impl Strategy<Value = Task> {
                 expires_at,
                 lane: None,
                 after: Vec::new(),
+                once: false,
                 headers: headers
                     .into_iter()
                     .map(|(key, value)| (format!("mine_{key}"), value))
