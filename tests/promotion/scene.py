@@ -47,7 +47,8 @@ class Servers:
         return connection
 
     def restart_broker(self):
-        tool(f"{self.folder}/rabbitmq-restart")
+        """Begins it, and returns the process that does it."""
+        return subprocess.Popen([f"{self.folder}/rabbitmq-restart"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def restart_database(self):
         """One of PostgreSQL's processes is killed: it ends all others, recovers from its log and begins anew."""

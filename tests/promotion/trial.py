@@ -13,13 +13,30 @@ import time
 
 from bench import Failed, deb
 from observer import Damage, Observer, Reader, Wrong
-from publishers import CHANNEL, LANE
+from publishers import CHANNEL, LANE, PUBLISHERS
 from scene import LEASE, Scene
 
 # What two busy cores may need beyond the lease.
 EPSILON = 10
 # A point that is reached by fewer and fewer tasks comes before those that every attempt passes.
 EARLY = ("upload 25 %", "upload 50 %", "upload 75 %", "after pool")
+
+
+def course(seed, servers, names=("disk", "bucket")):
+    """What a seed stands for: the publisher, the options of its Trial, and those of `Trial.run`. Three in a row let
+    each point be reached by a worker that is alone; `servers`: every third and fourth one has PostgreSQL and RabbitMQ."""
+    chance = random.Random(seed)
+    publisher = PUBLISHERS[names[seed % len(names)]]
+    points = list(publisher.points(1))
+    alone = [points[(4 * seed + at) % len(points)] for at in range(4)]
+    others = [point for point in points if point not in alone]
+    together = chance.sample(others, min(2, len(others)))
+    with_servers, single = servers and seed % 4 >= 2, seed % 8 == 4
+    # A command goes on beside its heir while its worker is stopped, and a tool that knows no token cannot be fenced.
+    disturbances = (["stop"] if publisher.own and seed % 2 else []) + (["broker restart", "database restart"] if with_servers else [])
+    options = {"seed": seed, "servers": with_servers, "whole": seed % 3 == 1, "workers": 1 if single else 4,
+               "slots": 1 if single else 4, "meet": not single}
+    return publisher, options, {"alone": alone, "together": together, "disturbances": disturbances}
 
 
 class Trial:
@@ -32,7 +49,7 @@ class Trial:
         self.random, self.until = random.Random(seed), until
         self.points = publisher.points(self.scene.size)
         self.reached, self.deaths, self.slowest = [], 0, 0.0
-        self.wrong, self.recovering, self.later = [], {}, []
+        self.wrong, self.recovering, self.later, self.restart = [], {}, [], None
         reader = Reader(self.scene.address, CHANNEL, self.scene.key.public, folder)
         self.reader, self.took, self.watch = reader, 0.0, None
 
@@ -131,7 +148,7 @@ class Trial:
         if what == "stop":
             self.stop(workers)
         elif what == "broker restart":
-            self.scene.servers.restart_broker()
+            self.restart = self.scene.servers.restart_broker()
             self.reached.append(what)
         elif what == "database restart":
             self.scene.servers.restart_database()
@@ -162,7 +179,7 @@ class Trial:
         workers = [self.scene.worker() for _ in range(self.count)]
         for worker in workers:
             self.arm(worker, points.pop(0) if points else None)
-        while not self.is_over() or self.recovering or self.later or moments:
+        while not self.is_over() or self.recovering or self.later or moments or (self.restart and self.restart.poll() is None):
             now = time.monotonic()
             if now - begun > self.limit:
                 self.say("I8", f"not over within {self.limit} s: {self.open()}")
