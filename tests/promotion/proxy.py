@@ -21,8 +21,7 @@ class Proxy:
         self._triggers, self._hold = [], None
         self._lock = threading.Lock()
         self.held, self._opened = threading.Event(), threading.Event()
-        self._listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._listener.daemon_threads = True
+        self._listener = Listener(("127.0.0.1", 0), Handler)
         self._listener.proxy = self
         self.address = "127.0.0.1:%d" % self._listener.server_address[1]
         threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
@@ -68,6 +67,13 @@ class Proxy:
             self._triggers = [trigger for trigger in self._triggers if trigger not in firing]
         for _, _, act in firing:
             act()
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        """Senders die here by design."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -52,6 +52,7 @@ class Trial:
         self.wrong, self.recovering, self.later, self.restart = [], {}, [], None
         reader = Reader(self.scene.address, CHANNEL, self.scene.key.public, folder)
         self.reader, self.took, self.watch = reader, 0.0, None
+        self.uploads = self.commits = 0.0
 
     def __enter__(self):
         return self
@@ -106,9 +107,13 @@ class Trial:
         if not self.recovering:
             return
         states = self.scene.rows("select id, epoch, state from tasks")
-        if states is None:  # the store begins anew, and so does the time
+        # Its time begins when the store can be asked and a worker that lives has a free slot.
+        slots = self.scene.slots * sum(worker.lives() and not worker.stopped for worker in self.scene.workers)
+        busy = [task for task, epoch, state in states or () if state == "running" and self.recovering.get(task, (0,))[0] < epoch]
+        if states is None or len(busy) >= slots:
             self.recovering = {task: (epoch, time.monotonic()) for task, (epoch, _) in self.recovering.items()}
-            return
+            if states is None:
+                return
         for task, epoch, state in states:
             if task not in self.recovering:
                 continue
@@ -161,7 +166,7 @@ class Trial:
         for point in sorted(points, key=lambda point: point not in EARLY):
             worker = self.scene.worker()
             self.arm(worker, point)
-            end = time.monotonic() + 60
+            end = time.monotonic() + self.limit / 3
             while worker.lives():
                 self.kill_chosen([worker])
                 self.kill_publishing([worker])
@@ -250,6 +255,8 @@ class Trial:
         for task, (state, _, _, reason) in tasks.items():
             if state != "done" and task.startswith(self.until):
                 self.say("I8", f"{task} is {state}: {reason}")
+        self.uploads, self.commits = (sum(ended - begun for task, (_, begun, ended, _) in tasks.items()
+                                          if task.startswith(kind) and begun and ended) / 1000 for kind in ("s-", "p-"))
         if not self.until:
             self.verified(tasks)
         return self.wrong
@@ -302,5 +309,6 @@ class Trial:
             self.say("I6", "no verification ran during a later promotion")
 
     def summary(self):
-        return (f"{self.took:.1f} s, {self.deaths} deaths ({', '.join(self.reached) or 'no point'}), recovered within {self.slowest:.1f} s, "
+        uploads = f"uploads of {self.uploads:.1f} s in all, " if self.uploads else ""
+        return (f"{self.took:.1f} s, {uploads}{self.commits:.1f} s in the lane, {self.deaths} deaths ({', '.join(self.reached) or 'no point'}), recovered within {self.slowest:.1f} s, "
                 f"{self.watch.looks} looks, {self.watch.updates} updates, {len(self.wrong)} wrong")
