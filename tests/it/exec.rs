@@ -14,7 +14,7 @@ mod ends;
 mod input;
 mod probe;
 
-const QUEUE: &str = "ci_fetch";
+pub(crate) const QUEUE: &str = "ci_fetch";
 
 /// What the scripts of these tests begin with.
 const HEAD: &str = r#"#!/bin/sh
@@ -28,7 +28,7 @@ await() { until [ -e "$1" ]; do sleep 0.05; done; }
 
 impl Scene {
     /// Lets tasks called `demo` run a script in the test's folder; `rest` is more of its section.
-    fn script(&self, script: &str, rest: &str) {
+    pub(crate) fn script(&self, script: &str, rest: &str) {
         self.program("demo.sh", script);
         let text = std::fs::read_to_string(&self.config).unwrap();
         let command = if rest.contains("command =") {
@@ -48,16 +48,16 @@ impl Scene {
     }
 
     /// What a script wrote into a file; `None` if nothing yet.
-    fn wrote(&self, name: &str) -> Option<String> {
+    pub(crate) fn wrote(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.bench.folder.join(name)).ok()
     }
 
-    fn touch(&self, name: &str) {
+    pub(crate) fn touch(&self, name: &str) {
         std::fs::write(self.bench.folder.join(name), "").unwrap();
     }
 
     /// Waits for what a script writes, whole lines of it.
-    async fn writes(&self, name: &str) -> String {
+    pub(crate) async fn writes(&self, name: &str) -> String {
         wait_for(&format!("the script writes {name}"), LIMIT, async || {
             self.wrote(name).filter(|text| text.ends_with('\n'))
         })
@@ -74,7 +74,7 @@ impl Scene {
     }
 
     /// Waits until a checkpoint with `text` in it is durable.
-    async fn has_saved(&self, text: &str) {
+    pub(crate) async fn has_saved(&self, text: &str) {
         let sql = format!("select count(*) from tasks where checkpoint like '%{text}%'");
         wait_until("the checkpoint is durable", LIMIT, async || {
             self.bench.number(&sql).await > 0
@@ -102,7 +102,7 @@ async fn gone(pids: &str) {
 }
 
 /// Stops a worker in good order.
-async fn stop(mut worker: Child) {
+pub(crate) async fn stop(mut worker: Child) {
     worker.signal("TERM");
     let status = worker.ended(GRACE).await;
     assert_eq!(status.code(), Some(0), "{}", worker.log());

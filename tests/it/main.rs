@@ -25,6 +25,7 @@ mod hostile;
 mod inside;
 mod lane_model;
 mod lane_rivals;
+mod lanes;
 mod layers;
 mod model;
 mod overrun;

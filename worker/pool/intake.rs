@@ -487,7 +487,7 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
             metrics::counter!("longshore_rescues_total").increment(1);
             attempt::start(worker, task, claimed, (receipt, received), place);
         }
-        // Somebody was faster, or it has ended too many workers and rescue will say so.
+        // Somebody was faster, or it has ended too many workers or is to be canceled: rescue will say so.
         Some(None) => worker.broker.ack(vec![receipt]).await,
         None => worker.broker.release(vec![receipt]).await,
     }

@@ -358,8 +358,8 @@ impl Store {
             .collect())
     }
 
-    /// Claims a task of the dead worker `dead`, if it is still that worker's under `epoch` and has not yet
-    /// ended `crash_limit` workers. `None`: it is not.
+    /// Claims a task of the dead worker `dead`, if it is still that worker's under `epoch`, nobody wants it canceled, and it has not
+    /// yet ended `crash_limit` workers. `None`: it is not.
     ///
     /// # Errors
     ///

@@ -12,6 +12,7 @@ on_both!(
     a_take_over_claims_under_the_next_epoch_and_counts_a_crash,
     a_take_over_is_only_of_the_dead_workers_attempt,
     a_take_over_stops_at_the_crash_limit,
+    what_somebody_wants_canceled_is_not_taken_over,
     of_two_that_take_over_at_once_one_succeeds,
     a_lost_workers_tasks_are_queued_once,
     at_the_crash_limit_a_task_is_a_dead_letter_that_says_so,
@@ -67,6 +68,17 @@ async fn a_take_over_stops_at_the_crash_limit(bench: Bench) {
         .take_over(&worker, &task.id, epoch, &worker, 3)
         .await;
     assert_eq!(taken.unwrap(), None);
+}
+
+async fn what_somebody_wants_canceled_is_not_taken_over(bench: Bench) {
+    let (task, dead, epoch) = bench.running("a").await;
+    let (store, heir) = (&bench.store, bench.worker().await);
+    store.cancel("a", "by hand").await.unwrap();
+    let taken = store.take_over(&heir, &task.id, epoch, &dead, 3).await;
+    assert_eq!(taken.unwrap(), None);
+    store.leave(&dead).await.unwrap();
+    store.rescue(&bench.leader().await, 3).await.unwrap();
+    assert_eq!(bench.view("a").await.state, State::Canceled);
 }
 
 async fn of_two_that_take_over_at_once_one_succeeds(bench: Bench) {
