@@ -122,11 +122,13 @@ impl Gate {
 
     /// Works like this from now on. What a window has grown to, it keeps within its new bounds.
     fn work_like(&mut self, settings: Settings) {
-        if self.settings == settings {
+        let window = &settings.window;
+        // It has none yet, or had no limit.
+        let is_new = self.window == 0 && window.start != 0;
+        if self.settings == settings && !is_new {
             return;
         }
-        let window = &settings.window;
-        let stays = !window.is_fixed() && self.window != 0;
+        let stays = !window.is_fixed() && !is_new;
         self.window = window.clamp(if stays { self.window } else { window.start });
         self.settings = settings;
     }
@@ -139,11 +141,16 @@ impl Gate {
         effects: &mut Effects,
     ) -> Result<Vec<String>, Refused> {
         let ids: Vec<String> = new.iter().map(|entry| entry.id.clone()).collect();
-        let mut seen = HashSet::new();
+        let (mut seen, mut changes) = (HashSet::new(), HashSet::new());
         for entry in &new {
             check(entry)?;
             if !seen.insert(entry.id.as_str()) {
                 return refused(format!("two entries have the id {:?}", entry.id));
+            }
+            if let Some(change) = &entry.change
+                && !changes.insert(change.as_str())
+            {
+                return refused(format!("two entries are versions of {change:?}"));
             }
         }
         let new = new

@@ -16,7 +16,7 @@ use super::sql::sql;
 use super::tasks::{self, enqueue_ops};
 use super::{Store, StoreError};
 use crate::clock::Millis;
-use crate::gate::{Alarm, Effects, Entry, Fact, Gate, Settings, State, Verb};
+use crate::gate::{Alarm, Effects, Entry, Fact, Gate, State, Verb};
 use crate::id::{Epoch, TaskId};
 
 /// How often a change is decided on again because somebody else was faster; then it is left to them.
@@ -89,7 +89,11 @@ impl Store {
         }) = row.into_iter().next()
         else {
             return Ok(Loaded {
-                gate: Gate::new(name, Settings::default()),
+                // Without a window: whoever enqueues first brings one.
+                gate: Gate {
+                    name: name.to_owned(),
+                    ..Gate::default()
+                },
                 revision: None,
                 dirty: false,
                 places: HashMap::new(),

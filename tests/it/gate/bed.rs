@@ -2,19 +2,17 @@
 
 use longshore::gate::{Entry, NewEntry, Settings, Spec, Step, Test, Verb};
 use longshore::id::{Epoch, TaskId, WorkerId};
-use longshore::store::{Settlement, State, StoreError};
+use longshore::store::{ClaimAnswer, ClaimRequest, Settlement, State, StoreError};
 use longshore::task::Task;
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, task};
-
-/// The gate's name.
-const GATE: &str = "g";
+use crate::harness::{Bench, LONG, task};
 
 /// A gate on a store.
 pub(crate) struct Bed {
     pub(crate) bench: Bench,
-    worker: WorkerId,
+    pub(crate) worker: WorkerId,
+    gate: String,
     settings: std::sync::Mutex<Settings>,
 }
 
@@ -69,19 +67,26 @@ pub(crate) fn needs(entry: NewEntry, needs: &[&str]) -> NewEntry {
     }
 }
 
-fn full(id: &str) -> String {
-    format!("gate/{GATE}/{id}")
-}
-
 impl Bed {
     pub(crate) async fn new(bench: Bench) -> Self {
+        Self::of(bench, "g").await
+    }
+
+    /// The gate of this name.
+    pub(crate) async fn of(bench: Bench, gate: &str) -> Self {
         let worker = bench.worker().await;
         let settings = std::sync::Mutex::default();
         Self {
             bench,
             worker,
+            gate: gate.into(),
             settings,
         }
+    }
+
+    /// The whole id of one of its tasks.
+    pub(crate) fn full(&self, id: &str) -> String {
+        format!("gate/{}/{id}", self.gate)
     }
 
     /// What the gate is to work like.
@@ -100,13 +105,14 @@ impl Bed {
     }
 
     pub(crate) async fn ask(&self, verb: Verb) -> Vec<String> {
-        self.bench.store.gate(GATE, &verb).await.unwrap().0
+        self.bench.store.gate(&self.gate, &verb).await.unwrap().0
     }
 
     /// Why a verb is refused; nothing has changed by it.
     pub(crate) async fn refused(&self, verb: Verb) -> String {
         let before = self.states().await;
-        let StoreError::Gate { reason } = self.bench.store.gate(GATE, &verb).await.unwrap_err()
+        let StoreError::Gate { reason } =
+            self.bench.store.gate(&self.gate, &verb).await.unwrap_err()
         else {
             panic!("{verb:?} is refused otherwise")
         };
@@ -116,23 +122,35 @@ impl Bed {
 
     /// Its entries that have not ended, in order, with their states.
     pub(crate) async fn states(&self) -> String {
-        let view = self.bench.store.gate_view(GATE).await.unwrap();
+        let view = self.bench.store.gate_view(&self.gate).await.unwrap();
         words(view.unwrap().entries.iter())
     }
 
     /// Those that have ended, in the order in which they did.
     pub(crate) async fn ended(&self) -> String {
-        let ended = self.bench.store.gate_ended(GATE, 100).await.unwrap();
+        let ended = self.bench.store.gate_ended(&self.gate, 100).await.unwrap();
         let mut ended: Vec<Entry> = ended.into_iter().map(|(entry, _)| entry).collect();
         ended.reverse();
         ended.sort_by_key(|entry| entry.since);
         words(ended.iter())
     }
 
+    /// How many run tests.
+    pub(crate) async fn window(&self) -> u32 {
+        let view = self.bench.store.gate_view(&self.gate).await.unwrap();
+        view.unwrap().gate.window
+    }
+
     pub(crate) async fn find(&self, id: &str) -> Entry {
-        let view = self.bench.store.gate_view(GATE).await.unwrap().unwrap();
+        let view = self
+            .bench
+            .store
+            .gate_view(&self.gate)
+            .await
+            .unwrap()
+            .unwrap();
         let live = view.entries.into_iter();
-        let ended = self.bench.store.gate_ended(GATE, 100).await.unwrap();
+        let ended = self.bench.store.gate_ended(&self.gate, 100).await.unwrap();
         live.chain(ended.into_iter().map(|(entry, _)| entry))
             .find(|entry| entry.id() == id)
             .unwrap()
@@ -159,7 +177,7 @@ impl Bed {
                 State::Queued | State::Waiting | State::Blocked | State::Running | State::Parked
             )
         });
-        let prefix = full("");
+        let prefix = self.full("");
         let mut ids: Vec<String> = open
             .filter_map(|view| view.id.strip_prefix(&prefix).map(str::to_owned))
             .collect();
@@ -168,7 +186,7 @@ impl Bed {
     }
 
     pub(crate) async fn task(&self, id: &str) -> Task {
-        serde_json::from_str(&self.bench.view(&full(id)).await.task).unwrap()
+        serde_json::from_str(&self.bench.view(&self.full(id)).await.task).unwrap()
     }
 
     /// What a task is told of its entry.
@@ -177,18 +195,18 @@ impl Bed {
     }
 
     pub(crate) async fn task_state(&self, id: &str) -> &'static str {
-        self.bench.view(&full(id)).await.state.as_str()
+        self.bench.view(&self.full(id)).await.state.as_str()
     }
 
     /// A worker begins a task.
     pub(crate) async fn begins(&self, id: &str) -> Epoch {
-        let task = task(&full(id));
+        let task = task(&self.full(id));
         self.bench.claimed(&self.worker, &task).await.epoch
     }
 
     /// Ends a task, and looks that nobody else has to pass that on.
     pub(crate) async fn settles(&self, id: &str, epoch: Epoch, settlement: Settlement) {
-        let items = [(TaskId::new(full(id)), epoch, settlement)];
+        let items = [(TaskId::new(self.full(id)), epoch, settlement)];
         let (settled, _) = self.bench.store.settle(&items).await.unwrap();
         assert_eq!(settled.len(), 1);
     }
@@ -229,6 +247,41 @@ impl Bed {
             ..Settlement::default()
         };
         self.settles(id, epoch, settlement).await;
+    }
+
+    /// A test's worker fails it, and it is to be run again.
+    pub(crate) async fn fails_for_now(&self, id: &str) {
+        let epoch = self.begins(id).await;
+        let settlement = Settlement {
+            state: Some(State::Waiting),
+            failed: true,
+            reason: Some("the mirror does not answer".into()),
+            ..Settlement::default()
+        };
+        self.settles(id, epoch, settlement).await;
+    }
+
+    /// The worker that began a task is lost; whoever is lost so often ends it.
+    pub(crate) async fn loses(&self, id: &str, limit: u32) {
+        let (store, member) = self.bench.other_worker(LONG).await;
+        let task = task(&self.full(id));
+        let answers = store.claim(&member.id, &[ClaimRequest::once(&task)]).await;
+        assert!(matches!(answers.unwrap()[0], ClaimAnswer::Claimed(_)));
+        let leader = WorkerId::fresh();
+        let fence = self.bench.store.lead("maintenance", &leader, LONG).await;
+        let fence = fence.unwrap().unwrap();
+        store.leave(&member.id).await.unwrap();
+        self.bench.store.rescue(&fence, limit).await.unwrap();
+        let store = &self.bench.store;
+        store.yield_lead("maintenance", &leader).await.unwrap();
+    }
+
+    /// What the maintenance leader does of a gate at each look.
+    pub(crate) async fn look(&self) {
+        self.bench.store.pass_on_left().await.unwrap();
+        for gate in self.bench.store.gates_left(false).await.unwrap() {
+            self.bench.store.gate_step(&gate).await.unwrap();
+        }
     }
 
     /// All that is left of the entry at the head does what it should.
