@@ -82,6 +82,7 @@ print(json.dumps({
     "chain": get(chain(shop.add.s(1, 2), shop.add.s(10), shop.add.s(100)).apply_async()),
     "bad": get(shop.divide.delay(1, 0)),
     "tea": get(shop.order.delay("tea")),
+    "soft": get(shop.rests.apply_async(soft_time_limit=0.2))[0],
 }))
 """
 
@@ -99,6 +100,7 @@ def test_workflows_go_on_and_results_come_back(shop):
         "chain": 113,
         "bad": ["ZeroDivisionError", "division by zero"],
         "tea": "tea after 2 retries",
+        "soft": "SoftTimeLimitExceeded",
     }
 
 

@@ -103,6 +103,18 @@ def test_a_soft_time_limit_is_told_to_the_task(shop):
     assert shop.result("patient") == "told in time"
 
 
+def test_a_soft_time_limit_leaves_the_alarm_to_the_task(shop):
+    shop.enqueue("shop.alarmed", "alarmed")
+    assert shop.result("alarmed") == ["rung", "told in time"]
+
+
+def test_a_soft_time_limit_that_is_not_caught_fails_the_task_finally(shop):
+    """It ends a call that waits, and not later than that."""
+    shop.enqueue("shop.rests", "rests")
+    task = shop.ended("rests", "dead")
+    assert task["failures"] == 1 and task["reason"].startswith("SoftTimeLimitExceeded")
+
+
 def test_a_hard_time_limit_ends_the_task_and_is_final(shop):
     shop.enqueue("shop.stubborn", "stubborn")
     task = shop.ended("stubborn", "dead")

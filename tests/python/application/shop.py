@@ -119,6 +119,28 @@ def patient():
         return "told in time"
 
 
+@app.task(soft_time_limit=1)
+def alarmed():
+    """Uses the alarm for something of its own."""
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append("rung"))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        while not rung:
+            time.sleep(0.01)
+        time.sleep(20)
+        return rung + ["not told"]
+    except SoftTimeLimitExceeded:
+        return rung + ["told in time"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@app.task(soft_time_limit=0.3)
+def rests(seconds=3600):
+    time.sleep(seconds)
+
+
 @app.task(time_limit=0.5)
 def stubborn():
     while True:

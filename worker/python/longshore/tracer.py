@@ -8,6 +8,7 @@ import datetime
 import json
 import signal
 import sys
+import threading
 import traceback as traceback_of
 
 from celery import signals, states
@@ -179,20 +180,47 @@ def call(task, message, args, kwargs):
     limit = message.get("softTimeLimit")
     if not limit:
         return function(*args, **kwargs)
-
-    def over(_signal, _frame):
-        if longshore._attempt.is_busy():
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
-            raise SoftTimeLimitExceeded()
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, limit)
-    try:
+    with SoftLimit(limit):
         return function(*args, **kwargs)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+
+
+class SoftLimit:
+    """Raises `SoftTimeLimitExceeded`, once, wherever the main thread is when the time is over.
+
+    By SIGUSR1, as Celery does: it ends a system call that waits, and SIGALRM stays the task's own.
+    """
+
+    # Between two signals to a thread that is in what must not be cut short.
+    AGAIN = 0.01
+
+    def __init__(self, seconds):
+        self._seconds, self._over, self._lock = seconds, False, threading.Lock()
+        self._ended = threading.Event()
+
+    def __enter__(self):
+        self._before = signal.signal(signal.SIGUSR1, self._strike)
+        threading.Thread(target=self._watch, daemon=True, name="longshore-limit").start()
+
+    def __exit__(self, *_error):
+        self._over = True
+        # After this no signal comes, which could find no handler and end the process.
+        with self._lock:
+            self._ended.set()
+        signal.signal(signal.SIGUSR1, self._before or signal.SIG_DFL)
+
+    def _watch(self):
+        wait = self._seconds
+        while not self._ended.wait(wait):
+            with self._lock:
+                if self._over:
+                    return
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            wait = self.AGAIN
+
+    def _strike(self, _signal, _frame):
+        if not self._over and not longshore._attempt.is_busy():
+            self._over = True
+            raise SoftTimeLimitExceeded()
 
 
 def succeeded(task, message, value, args, kwargs):
