@@ -1,5 +1,7 @@
 """Workflows go on over Longshore's tasks as over Celery's own."""
 
+import json
+
 import pytest
 from celery import chain, chord, group, signature
 from celery.exceptions import ChordError
@@ -83,6 +85,17 @@ def test_errbacks_get_the_id_of_what_failed(longshore, app, python_worker):
     kept = longshore.folder / "python-notes"
     wait_for("both errbacks", lambda: all(it.exists() and it.read_text() for it in (kept, notes)))
     assert kept.read_text() == f"('{result.id}', 'failed')\n"
+
+
+def test_celerys_worker_too_sends_an_id_alone_to_an_errback_that_it_does_not_have(vhost, app, python_worker):
+    """Whatever its style: it cannot know. Longshore does with all errbacks as Celery does here."""
+    python_worker()
+    elsewhere = signature("elsewhere.on_error", app=app).set(queue="shared")
+    failed = app.send_task("py.fail", ("no",), link_error=elsewhere)
+    wait_for("the errback", lambda: vhost.depth("shared"))
+    (message,) = vhost.peek("shared")
+    assert message["properties"]["headers"]["task"] == "elsewhere.on_error"
+    assert json.loads(message["payload"])[:2] == [[failed.id], {}]
 
 
 def test_a_group_runs_everywhere(longshore, each, python_worker):
