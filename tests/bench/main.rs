@@ -11,6 +11,7 @@
 )]
 
 mod bare;
+mod celery;
 mod cts;
 mod deaths;
 mod fetch;
@@ -23,7 +24,9 @@ mod servers;
 use servers::Servers;
 
 /// What can be asked for, in the order in which it runs.
-const SECTIONS: [&str; 6] = ["noop", "fetch", "cts", "deaths", "idle", "finished"];
+const SECTIONS: [&str; 7] = [
+    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished",
+];
 
 /// One line of the table.
 pub(crate) struct Figure {
@@ -69,6 +72,7 @@ async fn main() {
         eprintln!("{section} …");
         figures.extend(match section {
             "noop" => noop::run(&servers).await,
+            "celery" => celery::run(&servers).await,
             "fetch" => fetch::run(&servers).await,
             "cts" => cts::run(&servers).await,
             "deaths" => deaths::run(&servers).await,

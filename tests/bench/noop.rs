@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use longshore::broker::{Broker, Outgoing, QueueKind};
 use longshore::codec;
-use longshore::config::{Config, Pool, PoolKind};
+use longshore::config::{Config, Pool, PoolKind, Tools};
 use longshore::handler::{Outcome, Registry};
 use longshore::pool::{self, Request, Setup};
 use longshore::task::Task;
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::servers::{Ledger, Servers};
 use crate::{Figure, bare, figure, median};
 
-const TASKS: u64 = 60_000;
+pub(crate) const TASKS: u64 = 60_000;
 const SLOTS: u32 = 1000;
 const RUNS: usize = 5;
 
@@ -83,6 +83,11 @@ async fn publish(servers: &Servers) -> String {
 
 /// Tasks a second of one worker on this store.
 pub(crate) async fn longshore(ledger: &Ledger, servers: &Servers) -> f64 {
+    told(ledger, servers, Tools::Off).await
+}
+
+/// The same, of a worker that tells Celery's tools what these want.
+pub(crate) async fn told(ledger: &Ledger, servers: &Servers, tools: Tools) -> f64 {
     let queue = &publish(servers).await;
     let store = ledger.store.clone();
     let broker: Broker = servers.broker(QueueKind::Classic);
@@ -96,7 +101,7 @@ pub(crate) async fn longshore(ledger: &Ledger, servers: &Servers) -> f64 {
         async { Ok(Outcome::Done(serde_json::Value::Null)) }
     });
     let (requests, receiver) = mpsc::channel(1);
-    let setup = setup(queue, SLOTS);
+    let setup = setup(queue, SLOTS, tools);
     let begun = Instant::now();
     let worker = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));
     all.notified().await;
@@ -107,8 +112,9 @@ pub(crate) async fn longshore(ledger: &Ledger, servers: &Servers) -> f64 {
     rate
 }
 
-fn setup(queue: &str, slots: u32) -> Setup {
-    let config = Config::embedded(std::path::Path::new("."));
+fn setup(queue: &str, slots: u32, tools: Tools) -> Setup {
+    let mut config = Config::embedded(std::path::Path::new("."));
+    config.celery.tools = tools;
     Setup {
         name: "bench".into(),
         pool: Pool {
