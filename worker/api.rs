@@ -4,7 +4,8 @@
 //! `POST /api/fetchjob/<group>/<project>/<build>/<environment>/<backend>`, with SQUAD's fields, tokens and answers, so
 //! that `squad-client` need not know to whom it speaks. Any number of these processes may run: all state is the store's.
 //!
-//! `POST /api/tasks` takes many tasks at once ([`crate::graph`]) from those whose token allows their names.
+//! `POST /api/tasks` takes many tasks at once ([`crate::graph`]) from those whose token allows their names, `POST /api/gates/NAME/entries`
+//! entries of a gate ([`crate::gate::read`]) from those whose token allows `gate/NAME`.
 //!
 //! Never answers 201 before the store has the test job and its task. Never asks a backend. Never holds more of a request
 //! than its limit, nor a connection that stands still. No token is in an answer or a log.
@@ -37,6 +38,7 @@ use crate::store::Store;
 
 mod answer;
 mod callback;
+mod gates;
 mod tasks;
 mod tokens;
 mod watch;
@@ -141,6 +143,8 @@ fn router(api: Arc<Api>) -> Router {
         .route(&format!("{callback}/"), post(fetch_job))
         .route("/api/tasks", post(enqueue))
         .route("/api/tasks/", post(enqueue))
+        .route("/api/gates/{name}/entries", post(enter))
+        .route("/api/gates/{name}/entries/", post(enter))
         .route("/api/version", get(|| async { SQUAD_VERSION }))
         .route("/api/version/", get(|| async { SQUAD_VERSION }))
         .route("/livez", get(|| async { "alive\n" }))
@@ -180,6 +184,24 @@ async fn enqueue(State(api): State<Arc<Api>>, request: Request) -> Response {
     };
     match tokio::time::timeout(LONGEST, answer).await {
         Ok(Ok(tasks)) => (StatusCode::CREATED, Json(json!({ "tasks": tasks }))).into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => Refusal::Late.into_response(),
+    }
+}
+
+async fn enter(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let answer = async {
+        let (parts, body) = read(request).await?;
+        gates::enqueue(&api, &name, &parts.headers, &body).await
+    };
+    match tokio::time::timeout(LONGEST, answer).await {
+        Ok(Ok(entries)) => {
+            (StatusCode::CREATED, Json(json!({ "entries": entries }))).into_response()
+        }
         Ok(Err(refusal)) => refusal.into_response(),
         Err(_) => Refusal::Late.into_response(),
     }

@@ -25,6 +25,7 @@ mod config;
 mod demo;
 mod drain;
 mod enqueue;
+mod gate;
 mod guard;
 mod lane;
 mod migrate;
@@ -68,6 +69,9 @@ enum Verb {
     /// Shows lanes, and lets halted ones go on
     #[command(subcommand)]
     Lane(lane::Verb),
+    /// Shows gates, adds entries, and decides about one that is held
+    #[command(subcommand)]
+    Gate(gate::Verb),
     /// Shows workers
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -99,9 +103,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         let error = error.into();
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Schema(text)) => Self::Wrong(text.clone()),
-            Some(error @ (StoreError::Graph { .. } | StoreError::Gate { .. })) => {
+            Some(error @ StoreError::Graph { .. }) => {
                 Self::Wrong(format!("longshore cannot {error}"))
             }
+            Some(StoreError::Gate { reason }) => Self::Wrong(reason.clone()),
             Some(_) | None => Self::Failed(error),
         }
     }
@@ -162,6 +167,7 @@ async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer 
         Verb::Testjob(verb) => testjob::run(load(config)?, verb).await,
         Verb::Task(verb) => task::run(load(config)?, verb).await,
         Verb::Lane(verb) => lane::run(load(config)?, verb).await,
+        Verb::Gate(verb) => gate::run(load(config)?, verb).await,
         Verb::Worker(verb) => worker::run(load(config)?, verb).await,
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,

@@ -22,6 +22,7 @@ mod celery;
 mod check;
 mod document;
 mod exec;
+mod gate;
 mod policy;
 mod pool;
 mod problem;
@@ -44,6 +45,7 @@ pub use apt::{Apt, Place as StoragePlace};
 pub use backend::{Backend, BackendKind, Project, Settings};
 pub use celery::{Celery, DatabaseFormat, Results, Switch, Tools};
 pub use exec::{Argument, Command, Exec, OnDrain, Piece};
+pub use gate::{Gate, Test as GateTest};
 pub use policy::{Policies, Policy};
 pub use pool::{Pool, PoolKind, Routes};
 pub use problem::{Place, Problem};
@@ -87,6 +89,9 @@ pub struct Config {
     /// `[exec]`: commands that run as tasks, by the task's name. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub exec: BTreeMap<String, Exec>,
+    /// `[gates]`: what is tested side by side and published in order, by the gate's name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub gates: BTreeMap<String, Gate>,
     /// `[python]`: the Python application whose tasks a worker runs.
     pub python: Python,
     /// `[plugins]`: plugins for test jobs that are programs of their own, by name. Default: none.
@@ -204,13 +209,15 @@ impl Config {
         let worker = root.table("worker", Worker::read);
         let pools = root.table("pools", |section| Pool::read_all(section, &worker));
         let plugins = root.table("plugins", Plugin::read_all);
+        let routes = root.table("routes", |section| Routes::read(section, &pools));
         Self {
             store: root.table("store", Store::read),
             broker: root.table("broker", Broker::read),
             worker,
             http: root.table("http", Http::read),
             kubernetes: root.table("kubernetes", Kubernetes::read),
-            routes: root.table("routes", |section| Routes::read(section, &pools)),
+            gates: root.table("gates", |section| Gate::read_all(section, &routes)),
+            routes,
             pools,
             celery: root.table("celery", Celery::read),
             tasks: root.table("tasks", Policies::read),

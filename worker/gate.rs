@@ -16,6 +16,7 @@
 
 mod plan;
 mod verbs;
+mod waits;
 
 use std::collections::BTreeMap;
 
@@ -27,11 +28,17 @@ use crate::id::TaskId;
 use crate::task::Task;
 
 pub use verbs::{Refused, Verb};
+pub use waits::read;
 
 /// What the ids of all tasks of gates begin with.
 const PREFIX: &str = "gate/";
 /// Longest name of a gate and of an entry in bytes.
 const LONGEST: usize = 128;
+
+/// Whether a gate, an entry or a test may be called so: names are parts of the ids of tasks.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= LONGEST && !name.contains(['/', '\0'])
+}
 
 /// How a gate works. Kept with it: each enqueue brings what its configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -174,6 +174,10 @@ fn describe() {
         "Lanes that a failed task holds up"
     );
     describe_gauge!(
+        "longshore_gates_blocked",
+        "Gates that do not go on until somebody decides; by the worker that leads, 0 elsewhere"
+    );
+    describe_gauge!(
         "longshore_busy",
         "1 while this pod is labelled busy and must not be evicted"
     );
@@ -190,6 +194,7 @@ fn begin() {
     metrics::gauge!("longshore_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!("longshore_kubernetes_lost").set(0.0);
     metrics::gauge!("longshore_busy").set(0.0);
+    metrics::gauge!("longshore_gates_blocked").set(0.0);
     metrics::counter!("longshore_rescues_total").increment(0);
     metrics::counter!("longshore_lease_losses_total").increment(0);
     metrics::counter!("longshore_celery_events_dropped_total").increment(0);

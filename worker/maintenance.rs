@@ -4,7 +4,7 @@
 //! leader nothing is wrong, only later. The leader never runs tasks, and never decides on anything that it
 //! read longer ago than one look.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const LEASE: Duration = Duration::from_secs(5);
 /// How often what is slow to change is looked at.
 const SLOW_LOOK: Duration = Duration::from_secs(60);
+/// How often all gates are looked at in which something is.
+const GATES: Duration = Duration::from_secs(15);
 /// A worker whose lock is free is believed dead after this long: a live one takes it again within 300 ms.
 const DOUBT: Duration = Duration::from_millis(900);
 /// Live workers renew every second: after this long without a break, a lease that is over says something.
@@ -67,6 +69,8 @@ pub async fn run(
         peers: Peers::default(),
         mourned: HashSet::new(),
         slow: None,
+        gates: None,
+        blocked: BTreeMap::new(),
     };
     let mut led = false;
     let mut following = None;
@@ -74,6 +78,8 @@ pub async fn run(
         let pause = match leader.store.lead(LEADERSHIP, &worker, LEASE).await {
             Ok(Some(fence)) => {
                 if !std::mem::replace(&mut led, true) {
+                    // Which gates are blocked is this one's to show now.
+                    leader.gates = None;
                     following = pod.clone().map(|pod| leader.peers.clone().followed_by(pod));
                     tracing::info!(worker = %worker, term = fence.term, "maintenance is led by this worker");
                 }
@@ -83,6 +89,9 @@ pub async fn run(
                 LOOK
             }
             Ok(None) => {
+                if led {
+                    leader.forget_blocked();
+                }
                 (led, following) = (false, None);
                 LEASE / 5
             }
@@ -127,6 +136,9 @@ struct Leader {
     /// Workers that were given up because their pod is gone: once each. One that comes back nevertheless is judged by its lease.
     mourned: HashSet<WorkerId>,
     slow: Option<Instant>,
+    gates: Option<Instant>,
+    /// Gates that somebody has to look at, with why.
+    blocked: BTreeMap<String, String>,
 }
 
 impl Leader {
@@ -168,7 +180,7 @@ impl Leader {
         let (_, rings) = self.store.pass_on_left().await?;
         self.relay.publish(rings).await;
         for gate in self.store.gates_left(false).await? {
-            self.relay.publish(self.store.gate_step(&gate).await?).await;
+            self.step(&gate).await?;
         }
         let left = self.store.outbox_take().await?;
         let (ended, left): (Vec<_>, Vec<_>) =
@@ -183,6 +195,10 @@ impl Leader {
                 published,
                 "relayed messages that others left"
             );
+        }
+        if self.gates.is_none_or(|last| last.elapsed() >= GATES) {
+            self.gates = Some(Instant::now());
+            self.look_at_gates().await?;
         }
         if self.slow.is_none_or(|last| last.elapsed() >= SLOW_LOOK) {
             self.slow = Some(Instant::now());
@@ -302,5 +318,50 @@ impl Leader {
             > 0
         {}
         Ok(())
+    }
+
+    /// Does what follows in each gate in which something is, whoever was to do it; and tells which of them do not go on by themselves.
+    async fn look_at_gates(&mut self) -> Result<(), StoreError> {
+        let mut blocked = BTreeMap::new();
+        for gate in self.store.gates_left(true).await? {
+            if !self.step(&gate).await? {
+                continue;
+            }
+            let view = self.store.gate_view(&gate).await?;
+            let Some(alarm) = view.and_then(|view| view.alarm) else {
+                continue;
+            };
+            let entry = alarm.entry.unwrap_or_default();
+            let why = alarm.why;
+            if !self.blocked.contains_key(&gate) {
+                tracing::error!(gate, entry, why, "gate is blocked: somebody has to decide");
+            }
+            blocked.insert(gate, why);
+        }
+        for gate in self.blocked.keys().filter(|it| !blocked.contains_key(*it)) {
+            tracing::info!(gate, "gate is not blocked any more");
+        }
+        metrics::gauge!("longshore_gates_blocked").set(blocked.len() as f64);
+        self.blocked = blocked;
+        Ok(())
+    }
+
+    /// Does what follows in a gate. Returns whether it could be read: all others are no worse for one that a newer program wrote.
+    async fn step(&self, gate: &str) -> Result<bool, StoreError> {
+        match self.store.gate_step(gate).await {
+            Ok(rings) => self.relay.publish(rings).await,
+            Err(error) if !error.is_temporary() => {
+                tracing::error!(gate, %error, "a gate could not be looked at; it will be tried again");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Another one shows them from now on.
+    fn forget_blocked(&mut self) {
+        self.blocked.clear();
+        metrics::gauge!("longshore_gates_blocked").set(0.0);
     }
 }

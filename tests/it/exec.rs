@@ -11,6 +11,7 @@ use crate::harness::{Child, LIMIT, wait_for, wait_until};
 use crate::scene::{GRACE, Scene, on_both_with};
 
 mod ends;
+mod gate;
 mod input;
 mod probe;
 

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("graph", &["id", "lane", "task"]),
     ("gate", &["clock", "id", "lane", "task"]),
     ("lifecycle", &[]),
-    ("config", &[]),
+    ("config", &["gate"]),
     ("bucket", &["config"]),
     ("storage", &["bucket", "config", "crash"]),
     ("codec", &["id", "task"]),
@@ -68,7 +68,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         "apt",
         &["clock", "config", "crash", "handler", "storage", "task"],
     ),
-    ("api", &["config", "graph", "outbox", "store", "testjob"]),
+    (
+        "api",
+        &["config", "gate", "graph", "outbox", "store", "testjob"],
+    ),
     ("lab", &["testjob"]),
     ("http", &["pool"]),
     (
@@ -81,6 +84,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "exec",
+            "gate",
             "graph",
             "handler",
             "http",

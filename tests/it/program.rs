@@ -11,7 +11,10 @@ const POOL: &str = "[pools.fetch]\nkind = \"elastic\"\nqueues = [\"ci_fetch\"]\n
                     [pools.postprocess]\nkind = \"pinned\"\nqueues = [\"ci_fetch_postprocess\"]\n";
 
 /// A broker that fits the store: embedded beside SQLite, RabbitMQ beside PostgreSQL.
-async fn with_broker<F: Future<Output = ()>>(bench: &Bench, test: impl FnOnce(String) -> F) {
+pub(crate) async fn with_broker<F: Future<Output = ()>>(
+    bench: &Bench,
+    test: impl FnOnce(String) -> F,
+) {
     if bench.store.is_embedded() {
         test("embedded".into()).await;
     } else {

@@ -145,7 +145,7 @@ pub(super) async fn run(config: Arc<Config>, arguments: Arguments) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     if path != Path::new("-") {
         return std::fs::read(path);
     }
@@ -177,7 +177,11 @@ async fn for_celery(config: &Config, verb: Verb) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parsed<T: DeserializeOwned>(flag: &str, what: &str, text: &str) -> Result<T, Failure> {
+pub(super) fn parsed<T: DeserializeOwned>(
+    flag: &str,
+    what: &str,
+    text: &str,
+) -> Result<T, Failure> {
     let wrong = |error| Failure::Wrong(format!("{flag} {text:?} is no JSON {what}: {error}"));
     serde_json::from_str(text).map_err(wrong)
 }

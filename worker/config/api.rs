@@ -32,7 +32,8 @@ pub struct Token {
     pub token: Secret,
     /// The projects, `group/project`, that it may watch test jobs of. Default `["*"]`: all.
     pub projects: Vec<String>,
-    /// The names of tasks that it may enqueue by `POST /api/tasks`; `package.*` is all that begin so. Default: none.
+    /// The names of tasks that it may enqueue by `POST /api/tasks`; `package.*` is all that begin so; `gate/NAME`: it may
+    /// enqueue entries of that gate. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<String>,
 }

@@ -91,6 +91,16 @@ impl<'r> Section<'r> {
         self.reading.is_written(&self.path_of(key))
     }
 
+    /// Whether `key` is a section.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        matches!(self.entries.get(key), Some(Value::Table(_)))
+    }
+
+    /// The keys that nobody has read yet.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
     /// Reads the section `key`, which is empty if nobody wrote it.
     pub(super) fn table<T>(
         &mut self,
@@ -239,6 +249,11 @@ impl<'r> Section<'r> {
                 )
             })
         })
+    }
+
+    /// Whether something is so.
+    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        self.value(key, Value::flag).unwrap_or(default)
     }
 
     /// A text that is not empty.

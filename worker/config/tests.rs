@@ -858,3 +858,113 @@ fn mistakes_in_repositories_are_told() {
         assert!(told.contains(what), "{rest}: {told}");
     }
 }
+
+const GATE: &str = r#"
+[routes]
+"pkg.*" = "ci_fetch_postprocess"
+[gates.stable]
+publish = { task = "pkg.publish", kwargs = { suite = "stable" } }
+verify = "pkg.verify"
+window = 4
+newest_only = true
+overdue = "10m"
+[gates.stable.tests.a-install]
+task = "pkg.install"
+queue = "ci_fetch"
+after = ["build"]
+requires = ["deb"]
+[gates.stable.tests.build]
+task = "pkg.build"
+provides = ["deb"]
+[gates.stable.tests.lint]
+task = "lint"
+voting = false
+[gates.small]
+tests = ["pkg.test"]
+publish = "pkg.publish"
+[gates.small.window]
+start = 8
+ceiling = 9
+"#;
+
+#[test]
+fn gates_are_read_and_written() {
+    let config = good(GATE);
+    let stable = &config.gates["stable"];
+    let spec = stable.spec();
+    let keys: Vec<&str> = spec.tests.iter().map(|test| test.key.as_str()).collect();
+    // What another one waits for stands before it.
+    assert_eq!(keys, ["build", "a-install", "lint"]);
+    let queues: Vec<&str> = spec.tests.iter().map(|t| t.step.queue.as_str()).collect();
+    assert_eq!(queues, ["ci_fetch_postprocess", "ci_fetch", "ci_fetch"]);
+    assert_eq!(spec.publish.queue, "ci_fetch_postprocess");
+    assert_eq!(spec.publish.kwargs["suite"], "stable");
+    assert!(spec.tests[0].voting && !spec.tests[2].voting);
+    let settings = stable.settings();
+    assert_eq!(settings.window, crate::gate::Window::fixed(4));
+    assert!(settings.newest_only && !settings.run_all_tests);
+    assert_eq!(
+        (settings.republish, settings.overdue_s),
+        (Some(2), Some(600))
+    );
+    let small = &config.gates["small"];
+    let window = &small.settings().window;
+    assert_eq!(
+        (window.start, window.floor, window.ceiling),
+        (8, 3, Some(9))
+    );
+    assert_eq!(small.spec().tests[0].key, "pkg.test");
+    let shown = config.redacted_toml();
+    assert_eq!(good(&shown).gates, config.gates, "{shown}");
+}
+
+#[test]
+fn mistakes_in_gates_are_told_at_once() {
+    let told = told(load(
+        r#"
+[gates."a/b"]
+publish = "p"
+[gates.x]
+on_unverified = "waits"
+on_verify_failure = "revert"
+run_all_tests = "yes"
+window = -1
+[gates.x.probe]
+queue = "q"
+[gates.x.tests.one]
+task = "t"
+after = ["twos"]
+requires = ["dep"]
+[gates.x.tests.two]
+task = "t"
+provides = ["deb"]
+votes = true
+[gates.circle]
+publish = { task = "p", kwargs = { gate = 1 } }
+window = { start = 2, floor = 3 }
+[gates.circle.tests]
+a = { task = "t", after = ["b"] }
+b = { task = "t", after_any = ["a"] }
+"#,
+        &[],
+    ));
+    for (key, what) in [
+        (r#"gates."a/b""#, "without /"),
+        ("gates.x.on_unverified", "not one of"),
+        ("gates.x.on_verify_failure", "taken back"),
+        ("gates.x.run_all_tests", "true or false"),
+        ("gates.x.window", "out of range"),
+        ("gates.x.publish", "missing"),
+        ("gates.x.probe.task", "missing"),
+        ("gates.x.tests.one.after", "did you mean \"two\""),
+        ("gates.x.tests.one.requires", "did you mean \"deb\""),
+        ("gates.x.tests.two.votes", "unknown key"),
+        ("gates.circle.publish.kwargs", "tells its tasks"),
+        ("gates.circle.window.start", "not between"),
+        ("gates.circle.tests", "wait for one another"),
+    ] {
+        let found = |line: &&String| line.contains(key) && line.contains(what);
+        assert_eq!(told.iter().filter(found).count(), 1, "{key}: {told:#?}");
+    }
+    assert_eq!(told.len(), 13, "{told:#?}");
+}

@@ -135,6 +135,24 @@ impl Value {
         }
     }
 
+    /// As yes or no.
+    pub(super) fn flag(&self) -> Result<bool, Wrong> {
+        const MEND: &str = "write true or false";
+        match self {
+            Self::Flag(flag) => Ok(*flag),
+            Self::Variable(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| self.unlike("true or false", MEND)),
+            Self::Text(_)
+            | Self::Integer(_)
+            | Self::Float(_)
+            | Self::Date(_)
+            | Self::List(_)
+            | Self::Table(_) => Err(self.unlike("true or false", MEND)),
+        }
+    }
+
     /// As a list of whole numbers; a variable's are separated by commas.
     pub(super) fn integers(&self) -> Result<Vec<i128>, Wrong> {
         match self {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Doubt, Effects, Entry, Gate, LONGEST, NewEntry, Role, Settings, State};
+use super::{Doubt, Effects, Entry, Gate, LONGEST, NewEntry, Role, Settings, State, is_name};
 use crate::clock::Millis;
 
 /// What is asked of a gate.
@@ -270,7 +270,7 @@ impl Gate {
 
 /// Refuses a name that could not be a part of a task's id.
 fn named(what: &str, name: &str) -> Result<(), Refused> {
-    if name.is_empty() || name.len() > LONGEST || name.contains(['/', '\0']) {
+    if !is_name(name) {
         return refused(format!(
             "{what} {name:?}: a name has 1 to {LONGEST} bytes, and no /"
         ));

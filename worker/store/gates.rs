@@ -4,7 +4,7 @@
 //! does. Nobody decides on what somebody else has changed meanwhile: the revision refuses that, and all is read again. A gate
 //! is never locked while anything is waited for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,6 +43,18 @@ struct Loaded {
     revision: Option<i64>,
     dirty: bool,
     places: HashMap<String, (i64, Entry)>,
+}
+
+/// A task that a gate waits for.
+#[derive(Deserialize)]
+struct TaskRow {
+    id: TaskId,
+    state: tasks::State,
+    epoch: Epoch,
+    crashes: i64,
+    interruptions: i64,
+    result: Option<String>,
+    reason: Option<String>,
 }
 
 /// The gates of which tasks are a part.
@@ -116,26 +128,32 @@ impl Store {
         })
     }
 
-    /// How the tasks that a gate waits for have ended, those that have.
-    async fn gate_facts(&self, gate: &Gate) -> Result<HashMap<TaskId, Fact>, StoreError> {
-        #[derive(Deserialize)]
-        struct Row {
-            id: TaskId,
-            state: tasks::State,
-            epoch: Epoch,
-            crashes: i64,
-            interruptions: i64,
-            result: Option<String>,
-            reason: Option<String>,
-        }
-        let awaited = gate.awaited();
+    async fn awaited_rows(&self, awaited: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         if awaited.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Vec::new());
         }
         let rows = awaited.iter().map(|id| json!({ "id": id }));
-        let rows: Vec<Row> = self
-            .read(sql!("gates/facts"), &rows.collect::<Vec<_>>())
-            .await?;
+        self.read(sql!("gates/facts"), &rows.collect::<Vec<_>>())
+            .await
+    }
+
+    /// How the tasks that a gate waits for stand.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn gate_tasks(
+        &self,
+        gate: &Gate,
+    ) -> Result<BTreeMap<TaskId, tasks::State>, StoreError> {
+        let rows = self.awaited_rows(&gate.awaited()).await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.state)).collect())
+    }
+
+    /// How the tasks that a gate waits for have ended, those that have.
+    async fn gate_facts(&self, gate: &Gate) -> Result<HashMap<TaskId, Fact>, StoreError> {
+        let awaited = gate.awaited();
+        let rows = self.awaited_rows(&awaited).await?;
         let mut facts: HashMap<TaskId, Fact> = awaited
             .into_iter()
             .map(|id| (id, Fact::Unknown("its task is gone".into())))

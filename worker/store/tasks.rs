@@ -264,6 +264,15 @@ impl Store {
     ///
     /// As any verb; nothing was added then.
     pub async fn enqueue(&self, tasks: &[Task]) -> Result<Enqueued, StoreError> {
+        // A gate takes what a task of that id does for its own one's.
+        if let Some(task) = tasks
+            .iter()
+            .find(|task| Gate::of_task(task.id.as_str()).is_some())
+        {
+            return Err(StoreError::Graph {
+                reason: format!("{}: ids like gate/NAME/… are of gates' own tasks", task.id),
+            });
+        }
         let ops = enqueue_ops(tasks)?;
         let (answers, mut rings) = match self.announcing("enqueue", ops.clone()).await {
             Err(StoreError::Stale { command }) => {
