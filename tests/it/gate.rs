@@ -1,6 +1,7 @@
 //! Gates on both stores: what is tested on what, what is published, and what nobody does. The tests play the workers.
 
 mod bed;
+mod real;
 mod scenarios;
 
 use longshore::gate::{OnUnverified, Settings, Verb, Window};
