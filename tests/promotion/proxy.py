@@ -19,6 +19,7 @@ class Proxy:
         self.server, self.rate, self.size = server, rate, size
         self.answers = []
         self._triggers, self._hold = [], None
+        self.lives = 0  # how often a sender died: what it had sent on into buffers goes with it
         self._lock = threading.Lock()
         self.held, self._opened = threading.Event(), threading.Event()
         self._listener = Listener(("127.0.0.1", 0), Handler)
@@ -65,8 +66,9 @@ class Proxy:
         with self._lock:
             firing = [trigger for trigger in self._triggers if fits(*trigger[:2])]
             self._triggers = [trigger for trigger in self._triggers if trigger not in firing]
-        for _, _, act in firing:
+        for share, _, act in firing:
             act()
+            self.lives += share is not None
 
 
 class Listener(http.server.ThreadingHTTPServer):
@@ -84,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self):
         proxy = self.server.proxy
-        length = int(self.headers.get("Content-Length") or 0)
+        life, length = proxy.lives, int(self.headers.get("Content-Length") or 0)
         name, _, query = self.path.partition("?")
         before = PART * (int(urllib.parse.parse_qs(query).get("partNumber", ["1"])[0]) - 1)
         server = http.client.HTTPConnection(proxy.server, timeout=120)
@@ -102,7 +104,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             sent = len(body)
             while sent < length:
                 piece = self.rfile.read1(min(1 << 16, length - sent))
-                if not piece:
+                if not piece or life != proxy.lives:
                     raise ConnectionError("the sender is gone")
                 time.sleep(len(piece) / proxy.rate)
                 server.send(piece)

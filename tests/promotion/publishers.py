@@ -103,12 +103,30 @@ class PyDebS3(Command):
                 "between Release and InRelease": "put /Release", "after commit before DB ack": "crash settle:ready", **ANY}
 
 
+# Stands before reprepro: in the middle of what it does, kills the worker above the guard above it, if it is told to.
+SHIM = """#!/bin/sh
+case " $* " in *" includedeb "*)
+  if mv "{chosen}" "{chosen}.$$" 2>/dev/null; then
+    "{real}" "$@" &
+    sleep "$(cat "{chosen}.$$")"
+    kill -KILL "$(awk '/^PPid:/ {{ print $2 }}' "/proc/$PPID/status")"
+    sleep 60
+  fi ;;
+esac
+exec "{real}" "$@"
+"""
+
+
 class Reprepro(Command):
     """reprepro, by examples/exec."""
 
     own = False
 
     def prepare(self, site):
+        shim = site.folder / "bin/reprepro"
+        shim.parent.mkdir()
+        shim.write_text(SHIM.format(chosen=site.chosen_to_publish, real=TOOLS / "reprepro/reprepro"))
+        shim.chmod(0o755)
         conf = site.folder / "repository/conf"
         conf.mkdir(parents=True)
         (conf / "distributions").write_text(f"Codename: {CHANNEL}\nArchitectures: amd64\nComponents: main\n"
@@ -118,7 +136,7 @@ class Reprepro(Command):
         arguments = f'"{CHANNEL}", "{site.folder}/incoming/{{file}}"'
         examples = ROOT / "examples/exec"
         return (f'[exec.publish]\ncommand = ["{examples}/include.sh", {arguments}]\nprobe = ["{examples}/is-included.sh", {arguments}]\n'
-                f'dir = "repository"\nenv = {{ GNUPGHOME = "{site.key.home}", PATH = "{TOOLS}/reprepro:/usr/bin:/bin" }}\n')
+                f'dir = "repository"\nenv = {{ GNUPGHOME = "{site.key.home}", PATH = "{site.folder}/bin:/usr/bin:/bin" }}\n')
 
     def points(self, size):
         return {"while it publishes": "publishing", "after commit before DB ack": "crash settle:ready", **ANY}

@@ -117,6 +117,7 @@ class Scene:
         self.names = [f"package{number}" for number in range(1, packages + 1)]
         self.key, self.servers = Key(folder), Servers() if servers else None
         self.events, self.chosen = folder / "events", folder / "kill-in-verify"
+        self.chosen_to_publish = folder / "kill-while-publishing"
         for name in ("incoming", "repository"):
             (folder / name).mkdir()
         if self.s3:

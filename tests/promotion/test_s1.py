@@ -79,6 +79,21 @@ def test_the_lane_takes_as_long_as_the_commits_not_the_uploads(trial):
     assert max(ended for _, ended in in_lane) - min(begun for begun, _ in in_lane) < uploads / 2
 
 
+def test_a_verification_runs_while_the_next_promotion_does(trial):
+    """I6: the second promotion cannot end before the first one's verification has begun."""
+    one = trial(BUCKET, packages=2)
+    one.begin()
+    worker = one.scene.worker()
+    worker.proxy.after("/InRelease", lambda: worker.proxy.hold("/InRelease"))
+    worker.start()
+    assert worker.proxy.held.wait(60), "the second promotion was not reached"
+    one.scene.wait("V1 runs", lambda: [event for event in one.scene.said() if event["verify"] == 1])
+    assert one.scene.state("p-package2") == "running"
+    worker.proxy.open()
+    one.scene.wait("all is verified", one.is_over)
+    assert one.end() == []
+
+
 POLICIES = {
     "halt": {"p": "done done done dead blocked blocked", "v": "done done done canceled blocked blocked"},
     "skip": {"p": "done done done dead done done", "v": "done done done canceled done done"},

@@ -3,9 +3,17 @@ observer.py looks at:
 
     I4  the journal has P1 to P8 in that order
     I5  its tokens strictly increase
-    I6  verifications run beside each other and beside later promotions, and none before its own promotion's commit
+    I6  verifications run beside each other, none holds up a later promotion, and none begins before its own one's commit
     I7  the journal has each promotion once
-    I8  nobody does anything by hand: what a dead or stopped worker held goes on within a lease, and all of it ends
+    I8  nobody does anything by hand: what a dead or stopped worker held goes on within a lease, if a slot is free, and all ends
+
+and in test_s1.py
+
+    I9  the lane takes as long as the commits, not as the uploads
+    I10 after a promotion that can never succeed the lane halts, skips it or cancels the rest, as declared
+    I11 a version that is there with other bytes is refused, and never replaced
+
+Of a tool that knows nothing of Longshore, looks in between may find two generations mixed (I1, I2), and only its index is asked.
 """
 
 import random
@@ -86,6 +94,9 @@ class Trial:
             worker.proxy.after(what, worker.kill)
         elif how == "verify":
             self.scene.chosen.touch()
+        elif how == "publishing":
+            # How long after its begin; it takes about as long in all.
+            self.scene.chosen_to_publish.write_text(f"{self.random.random() * 0.3:.3f}")
         worker.start(what if how == "crash" else None)
 
     def bury(self, worker):
@@ -134,12 +145,6 @@ class Trial:
                 worker.armed = "in verify"
                 worker.kill()
 
-    def kill_publishing(self, workers):
-        for worker in workers:
-            if worker.lives() and worker.armed == "while it publishes" and "p-" in str(self.scene.held_by(worker.process)):
-                time.sleep(self.random.random() * 0.3)
-                worker.kill()
-
     def stop(self, workers):
         """SIGSTOP for two leases, then SIGCONT."""
         worker = self.random.choice(workers)
@@ -169,7 +174,6 @@ class Trial:
             end = time.monotonic() + self.limit / 3
             while worker.lives():
                 self.kill_chosen([worker])
-                self.kill_publishing([worker])
                 self.look_after()
                 if time.monotonic() > end:
                     raise TimeoutError(f"{point} was never reached")
@@ -194,7 +198,6 @@ class Trial:
                     self.bury(worker)
                     self.arm(worker, points.pop(0) if points else None)
             self.kill_chosen(workers)
-            self.kill_publishing(workers)
             while moments and moments[0][0] <= now:
                 self.disturb(moments.pop(0)[1], workers)
             for late in [late for late in self.later if late[0] <= now]:
@@ -300,13 +303,13 @@ class Trial:
         for number, begun, _ in spans:
             if committed[number][1] is None or begun < committed[number][1]:
                 self.say("I6", f"V{number} began at {begun}, and P{number} was committed at {committed[number][1]}")
-        if self.count * self.scene.slots == 1:
+        # One slot has no room for it, and of a few none may be left that could.
+        if self.count * self.scene.slots == 1 or len(self.scene.names) < 8:
             return
         if not any(a[0] != b[0] and a[1] < b[2] and b[1] < a[2] for a in spans for b in spans):
             self.say("I6", "no two verifications ran at once")
-        if not any(number < later and begun < at[1] and at[0] < ended
-                   for number, begun, ended in spans for later, at in committed.items()):
-            self.say("I6", "no verification ran during a later promotion")
+        if not any(event["what"] == "met" for event in self.scene.said()):
+            self.say("I6", "no verification went on until the next one had begun")
 
     def summary(self):
         uploads = f"uploads of {self.uploads:.1f} s in all, " if self.uploads else ""
