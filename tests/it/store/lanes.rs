@@ -247,7 +247,8 @@ async fn a_canceled_task_leaves_its_lane(bench: Bench) {
     let worker = bench.worker().await;
     enqueue(&bench, &[in_lane("a"), in_lane("b"), in_lane("c")]).await;
     bench.store.cancel("b", "not wanted").await.unwrap();
-    bench.store.cancel("a", "not wanted").await.unwrap();
+    let (_, rings) = bench.store.cancel("a", "not wanted").await.unwrap();
+    assert_eq!(ids(&rings), ["c"], "whoever cancels announces who is next");
     assert_eq!(
         states(&bench, &["a", "b", "c"]).await,
         [State::Canceled, State::Canceled, State::Queued]
