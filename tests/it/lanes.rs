@@ -101,6 +101,15 @@ impl Scene {
         token
     }
 
+    /// Waits until smaller tokens than this one are refused: one begins before it takes.
+    async fn taken(&self, token: i64) {
+        let text = format!("{token}\n");
+        wait_until("the token is taken", LIMIT, async || {
+            self.wrote("generation").as_deref() == Some(text.as_str())
+        })
+        .await;
+    }
+
     /// How many messages nobody has taken.
     async fn messages(&self) -> u64 {
         let id = longshore::pool::member_id("depth");
@@ -174,6 +183,7 @@ async fn a_holder_that_sleeps_past_its_lease_frees_nothing_and_writes_nothing(sc
     let heir = scene.worker("fetch");
     let new = scene.begins("p1", 2).await;
     assert!(old < new, "{old} {new}");
+    scene.taken(new).await;
     scene.touch("late");
     scene.writes("over").await;
     zombie.signal("CONT");
@@ -267,6 +277,7 @@ async fn a_holder_that_is_canceled_while_its_worker_sleeps_frees_the_lane_when_t
     let _heir = scene.worker("fetch");
     let new = scene.begins("p2", 2).await;
     assert!(old < new, "{old} {new}");
+    scene.taken(new).await;
     scene.touch("late");
     scene.writes("over").await;
     assert_eq!(scene.lines("refused"), [("p1".to_owned(), old)]);
