@@ -17,15 +17,18 @@ mod deaths;
 mod fetch;
 mod finished;
 mod idle;
+mod lanes;
 mod noop;
 mod scene;
 mod servers;
 
+use std::process::ExitCode;
+
 use servers::Servers;
 
 /// What can be asked for, in the order in which it runs.
-const SECTIONS: [&str; 7] = [
-    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished",
+const SECTIONS: [&str; 8] = [
+    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished", "lanes",
 ];
 
 /// One line of the table.
@@ -52,8 +55,16 @@ pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values[rank.max(1) - 1]
 }
 
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("run") {
+        return longshore::cli::main_with(lanes::handlers);
+    }
+    measure();
+    ExitCode::SUCCESS
+}
+
 #[tokio::main]
-async fn main() {
+async fn measure() {
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let wanted = std::env::args()
         .skip(1)
@@ -77,7 +88,8 @@ async fn main() {
             "cts" => cts::run(&servers).await,
             "deaths" => deaths::run(&servers).await,
             "idle" => idle::run(&servers).await,
-            _ => finished::run(&servers).await,
+            "finished" => finished::run(&servers).await,
+            _ => lanes::run(&servers).await,
         });
     }
     println!("\n{}", servers.head().await);

@@ -1,6 +1,6 @@
 //! A folder with a configuration, a stand-in LAVA server, a store, and workers that are processes of the real program.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -129,14 +129,29 @@ plugins = {plugins}
         }
     }
 
+    /// A task for the workers of the pool `fetch`.
+    pub(crate) fn task(&self, name: &str) -> Task {
+        Task::new(name, &self.queue)
+    }
+
     /// Starts a worker process.
     pub(crate) fn worker(&self, pool: &str) -> Worker {
+        self.start(env!("CARGO_BIN_EXE_longshore").as_ref(), pool)
+    }
+
+    /// Starts a worker process that has this program's own handlers too.
+    pub(crate) fn worker_of_ours(&self, pool: &str) -> Worker {
+        self.start(&std::env::current_exe().unwrap(), pool)
+    }
+
+    fn start(&self, program: &Path, pool: &str) -> Worker {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.folder.join(format!("{pool}.log")))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        let child = Command::new(program)
+            .current_dir(&self.folder)
             .args(["run", "--pool", pool, "--config"])
             .arg(self.folder.join("longshore.toml"))
             .args(["--parent", &std::process::id().to_string()])
@@ -194,6 +209,24 @@ plugins = {plugins}
             }
             self.patience(begun, "a task does not run");
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until a task is done.
+    pub(crate) async fn done(&self, task: &Task) {
+        let filter = Filter {
+            id: Some(task.id.to_string()),
+            most: 1,
+            ..Filter::default()
+        };
+        let begun = Instant::now();
+        loop {
+            let found = self.store.tasks(&filter).await.unwrap().pop();
+            if found.is_some_and(|task| task.state == State::Done) {
+                return;
+            }
+            self.patience(begun, "a task is not done");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

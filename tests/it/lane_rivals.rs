@@ -367,3 +367,35 @@ async fn who_passes_on_waits_for_who_is_at_the_lane() {
     })
     .await;
 }
+
+/// A lane that somebody is coming into is not forgotten, though nobody is to be seen in it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_is_not_forgotten_while_somebody_comes() {
+    Bench::run(BackEnd::Postgres, async |bench| {
+        let (worker, fence) = (bench.worker().await, bench.leader().await);
+        let first = task("first").in_lane(Lane::new("l"));
+        bench.store.enqueue(std::slice::from_ref(&first)).await.unwrap();
+        let epoch = bench.claimed(&worker, &first).await.epoch;
+        let done = [(id("first"), epoch, ended(State::Done))];
+        bench.store.settle(&done).await.unwrap();
+        let day = std::time::Duration::from_secs(86_400);
+        bench.clock.advance(2 * day);
+        let mut other = bench.postgres().await;
+        let enqueue = "begin; update lanes set next_place = next_place + 1 where key = 'l'; \
+            insert into tasks (id, name, queue, priority, state, epoch, created_at, rung_at, task, lane, place, on_failure, links) \
+            select 'second', t.name, t.queue, t.priority, 'queued', 0, t.created_at, t.rung_at, t.task, t.lane, t.last_place + 1, t.on_failure, 1 \
+            from tasks t where t.id = 'first'";
+        sqlx::raw_sql(enqueue).execute(&mut other).await.unwrap();
+        let store = bench.store.clone();
+        let sweeping = tokio::spawn(async move { store.sweep(&fence, day).await.unwrap() });
+        let waits = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid where not l.granted and a.query like '%lanes%'";
+        wait_until("the sweep waits for the lane, or did not", LIMIT, async || {
+            sweeping.is_finished() || bench.number(waits).await > 0
+        })
+        .await;
+        sqlx::raw_sql("commit").execute(&mut other).await.unwrap();
+        sweeping.await.unwrap();
+        assert_eq!(bench.number("select count(*) from lanes").await, 1);
+    })
+    .await;
+}

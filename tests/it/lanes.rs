@@ -39,6 +39,7 @@ on_both_with!("";
     a_worker_that_drains_passes_the_lane_on,
     a_holder_that_is_canceled_frees_the_lane_when_it_has_ended,
     a_holder_that_is_canceled_while_its_worker_sleeps_frees_the_lane_when_that_is_given_up,
+    whoever_cancels_the_head_announces_the_next,
     the_message_of_one_that_waits_begins_nothing,
     a_failure_halts_skips_or_takes_the_rest_along,
 );
@@ -98,6 +99,24 @@ impl Scene {
         let (last, token) = lines.into_iter().next_back().unwrap();
         assert_eq!(last, name);
         token
+    }
+
+    /// Waits until smaller tokens than this one are refused: one begins before it takes.
+    async fn taken(&self, token: i64) {
+        let text = format!("{token}\n");
+        wait_until("the token is taken", LIMIT, async || {
+            self.wrote("generation").as_deref() == Some(text.as_str())
+        })
+        .await;
+    }
+
+    /// How many messages nobody has taken.
+    async fn messages(&self) -> u64 {
+        let id = longshore::pool::member_id("depth");
+        let broker = self.broker(&self.bench.store, &id);
+        let depth = broker.depth(QUEUE).await.unwrap();
+        broker.close().await;
+        depth
     }
 
     async fn all_done(&self, names: &[&str]) {
@@ -164,6 +183,7 @@ async fn a_holder_that_sleeps_past_its_lease_frees_nothing_and_writes_nothing(sc
     let heir = scene.worker("fetch");
     let new = scene.begins("p1", 2).await;
     assert!(old < new, "{old} {new}");
+    scene.taken(new).await;
     scene.touch("late");
     scene.writes("over").await;
     zombie.signal("CONT");
@@ -257,6 +277,7 @@ async fn a_holder_that_is_canceled_while_its_worker_sleeps_frees_the_lane_when_t
     let _heir = scene.worker("fetch");
     let new = scene.begins("p2", 2).await;
     assert!(old < new, "{old} {new}");
+    scene.taken(new).await;
     scene.touch("late");
     scene.writes("over").await;
     assert_eq!(scene.lines("refused"), [("p1".to_owned(), old)]);
@@ -268,6 +289,17 @@ async fn a_holder_that_is_canceled_while_its_worker_sleeps_frees_the_lane_when_t
     scene.all_done(&P[1..]).await;
     assert_eq!(scene.names("journal"), P);
     scene.went_in_order(&P[1..]);
+}
+
+/// No worker is there, so no leader: whoever ends the head by hand rings for the next one.
+async fn whoever_cancels_the_head_announces_the_next(scene: Arc<Scene>) {
+    scene.enqueue(&all()).await;
+    scene.verb(&["task", "cancel", "p1"]).await;
+    let states = [State::Canceled, State::Queued, State::Blocked];
+    assert_eq!(scene.states(&P[..3]).await, states);
+    let outbox = "select count(*) from outbox";
+    assert_eq!(scene.bench.number(outbox).await, 0);
+    assert_eq!(scene.messages().await, 2, "one of each that had its turn");
 }
 
 async fn the_message_of_one_that_waits_begins_nothing(scene: Arc<Scene>) {
@@ -299,14 +331,7 @@ async fn one_slot_is_enough_for_a_lane_that_waits_and_all_else(scene: Arc<Scene>
     tasks.extend(all());
     tasks[3] = tasks[3].clone().after("u3", When::Success);
     scene.enqueue(&tasks).await;
-    let id = longshore::pool::member_id("depth");
-    let broker = scene.broker(&scene.bench.store, &id);
-    assert_eq!(
-        broker.depth(QUEUE).await.unwrap(),
-        3,
-        "who waits has no message"
-    );
-    broker.close().await;
+    assert_eq!(scene.messages().await, 3, "who waits has no message");
     let _worker = scene.worker("fetch");
     wait_until("its first attempt has failed", LIMIT, async || {
         scene.bench.view("p1").await.failures > 0

@@ -4,12 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::show::{ago, cell, json, table};
-use super::task::{waiting, why};
-use super::{Answer, Failure, open_broker, open_store, print};
+use super::task::{announce, waiting, why};
+use super::{Answer, Failure, open_store, print};
 use crate::config::Config;
-use crate::outbox;
-use crate::pool;
-use crate::store::{EntryView, LaneView, Ring, State, Store};
+use crate::store::{EntryView, LaneView, State, Store};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -83,7 +81,7 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
         }
         Verb::Skip { key } => {
             let (skipped, rings) = store.skip(&key).await?;
-            publish(&config, &store, &rings).await;
+            announce(&config, &store, &rings).await;
             let Some(task) = skipped.first() else {
                 return Err(Failure::Wrong(format!(
                     "no failed task halts lane {key}: see `longshore lane show {key}`"
@@ -93,7 +91,7 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
         }
         Verb::Limit { key, limit } => {
             let (known, rings) = store.set_limit(&key, limit).await?;
-            publish(&config, &store, &rings).await;
+            announce(&config, &store, &rings).await;
             if !known {
                 return Err(Failure::Wrong(format!("there is no lane {key:?}")));
             }
@@ -102,12 +100,6 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
     }
     store.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn publish(config: &Config, store: &Store, rings: &[Ring]) {
-    let broker = open_broker(config, store, &pool::member_id("lane"));
-    outbox::publish(store, &broker, rings).await;
-    broker.close().await;
 }
 
 fn listing(store: &Store, lanes: &[LaneView]) -> String {

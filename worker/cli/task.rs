@@ -9,7 +9,7 @@ use super::{Answer, Failure, open_broker, open_store, print};
 use crate::config::Config;
 use crate::outbox;
 use crate::pool;
-use crate::store::{Filter, State, Store, TaskView};
+use crate::store::{Filter, Ring, State, Store, TaskView};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -98,13 +98,19 @@ pub(super) async fn run(config: Arc<Config>, verb: Verb) -> Answer {
         }
         Verb::Retry { ids, all_dead } => retry(&config, &store, ids, all_dead).await?,
         Verb::Cancel { ids } => {
+            let mut next = Vec::new();
             for id in ids {
-                let word = match store.cancel(&id, "canceled by hand").await? {
+                let (state, rings) = store.cancel(&id, "canceled by hand").await?;
+                next.extend(rings);
+                let word = match state {
                     Some(State::Running) => "runs, and is told to stop",
                     Some(_) => "canceled",
                     None => "is over already, or was never there",
                 };
                 print(&format!("{id} {word}"));
+            }
+            if !next.is_empty() {
+                announce(&config, &store, &next).await;
             }
         }
     }
@@ -193,10 +199,14 @@ async fn retry(
         ids
     };
     let rings = store.revive(&ids).await?;
-    let broker = open_broker(config, store, &pool::member_id("retry"));
-    outbox::publish(store, &broker, &rings).await;
+    announce(config, store, &rings).await;
     print(&format!("{} of {} tasks run again", rings.len(), ids.len()));
-    broker.close().await;
-
     Ok(())
+}
+
+/// Publishes what may run now.
+pub(super) async fn announce(config: &Config, store: &Store, rings: &[Ring]) {
+    let broker = open_broker(config, store, &pool::member_id("verb"));
+    outbox::publish(store, &broker, rings).await;
+    broker.close().await;
 }

@@ -53,6 +53,7 @@ fn tasks() -> impl Strategy<Value = Task> {
                     .map(|(key, value)| (format!("mine_{key}"), value))
                     .collect(),
                 wire: Wire::Native,
+                once: false,
             },
         )
 }

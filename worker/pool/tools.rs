@@ -456,7 +456,8 @@ impl Desk<'_> {
         terminate: bool,
         revoked: &mut VecDeque<String>,
     ) -> Result<Value, StoreError> {
-        let standing = self.worker.store.revoke(&ids, terminate).await?;
+        let (standing, rings) = self.worker.store.revoke(&ids, terminate).await?;
+        self.worker.relay.publish(rings).await;
         let names = ids.join(", ");
         tracing::info!(tasks = names, terminate, "tasks were revoked by a tool");
         let known = revoked.iter().cloned().collect::<HashSet<_>>();

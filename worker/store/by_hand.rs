@@ -86,13 +86,17 @@ pub struct RunningView {
 }
 
 impl Store {
-    /// Cancels tasks: what waits at once, what runs as soon as its worker hears of it. Returns the state of
-    /// each one that was not over.
+    /// Cancels a task: one that waits at once, one that runs as soon as its worker hears of it. Returns its state, if it was not
+    /// over, and what is to be published.
     ///
     /// # Errors
     ///
     /// As any verb.
-    pub async fn cancel(&self, id: &str, reason: &str) -> Result<Option<State>, StoreError> {
+    pub async fn cancel(
+        &self,
+        id: &str,
+        reason: &str,
+    ) -> Result<(Option<State>, Vec<Ring>), StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             state: State,
@@ -100,17 +104,15 @@ impl Store {
         let ops = cancel_ops(&[id], reason)?.to_vec();
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
-        // What may run now is announced by the leader.
-        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
-            .await;
-        Ok(typed::<Answer>(rows)?
-            .into_iter()
-            .next()
-            .map(|answer| answer.state))
+        let mut rings = Vec::new();
+        self.pass_on_after(Ended::among(&rows), &mut rings).await;
+        let answer = typed::<Answer>(rows)?.into_iter().next();
+        Ok((answer.map(|answer| answer.state), rings))
     }
 
     /// Cancels tasks that wait, and for those that have not come yet leaves a row that keeps them from running; what runs
-    /// is asked to stop if `terminate`, and goes on otherwise. Returns those that were not over, with their state now.
+    /// is asked to stop if `terminate`, and goes on otherwise. Returns those that were not over, with their state now, and what is to be
+    /// published.
     ///
     /// # Errors
     ///
@@ -119,7 +121,7 @@ impl Store {
         &self,
         ids: &[String],
         terminate: bool,
-    ) -> Result<Vec<(String, State)>, StoreError> {
+    ) -> Result<(Vec<(String, State)>, Vec<Ring>), StoreError> {
         #[derive(Deserialize)]
         struct Answer {
             id: String,
@@ -139,10 +141,11 @@ impl Store {
         ];
         let mut answers = self.command("cancel", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
-        self.pass_on_after(Ended::among(&rows), &mut Vec::new())
-            .await;
+        let mut rings = Vec::new();
+        self.pass_on_after(Ended::among(&rows), &mut rings).await;
         let answers = typed::<Answer>(rows)?.into_iter();
-        Ok(answers.map(|Answer { id, state }| (id, state)).collect())
+        let answers = answers.map(|Answer { id, state }| (id, state));
+        Ok((answers.collect(), rings))
     }
 
     /// Gives the rows of tasks that were revoked before they came what their messages say. Other tasks are left alone.

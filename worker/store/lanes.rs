@@ -478,6 +478,24 @@ impl Store {
             .await
     }
 
+    /// What forgets lanes of which nothing is left to know, up to 500. They are locked before they are looked at once more: whoever
+    /// comes meanwhile has come before, or finds a new one.
+    pub(super) async fn idle_lanes(&self, age: Duration) -> Result<Vec<Op>, StoreError> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let before = self.0.clock.now().saturating_sub(age);
+        let idle = self
+            .ids(sql!("lanes/idle"), &json!({ "before": before }))
+            .await?;
+        if idle.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = idle
+            .iter()
+            .map(|key| json!({ "lane": key, "before": before }));
+        let rows = rows.collect::<Vec<_>>();
+        Ok(vec![lock_op(&rows)?, Op::new(sql!("lanes/sweep"), &rows)?])
+    }
+
     /// How many lanes a failed task halts.
     ///
     /// # Errors

@@ -250,9 +250,71 @@ fn decode(row: &SqliteRow) -> Result<Row, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::super::sql::sql;
+    use super::super::{ClaimAnswer, ClaimRequest, Db, Settlement, Store, schema};
     use super::*;
+    use crate::id::TaskId;
+    use crate::lane::Lane;
+    use crate::task::Task;
+
+    /// Counts SQLite's own steps, ten at a time: nobody's clock, and the same in each run.
+    async fn counted(store: &Store) -> Arc<AtomicU64> {
+        let steps = Arc::new(AtomicU64::new(0));
+        let Db::Sqlite(db) = &store.0.db else {
+            panic!("it is a SQLite store");
+        };
+        let mut connection = db.commands.acquire().await.unwrap();
+        let mut handle = connection.lock_handle().await.unwrap();
+        let count = Arc::clone(&steps);
+        handle.set_progress_handler(10, move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        steps
+    }
+
+    /// The steps of an enqueue into a lane and of a completion that passes it on, where `waiting` wait in each of so many lanes.
+    async fn lane_steps(lanes: usize, waiting: usize) -> [u64; 2] {
+        let folder = std::env::temp_dir().join(TaskId::fresh().as_str());
+        std::fs::create_dir(&folder).unwrap();
+        let config = StoreConfig::sqlite(&folder.join("store.db"));
+        let store = Store::open(&config, Clock::system()).unwrap();
+        store.migrate().await.unwrap();
+        let entry = |lane: usize, place: usize| {
+            let id = format!("{lane}-{place}");
+            let task = Task::new("work", "queue").with_id(id);
+            task.in_lane(Lane::new(lane.to_string()))
+        };
+        let all = (0..lanes).flat_map(|lane| (0..=waiting).map(move |place| entry(lane, place)));
+        store.enqueue(&all.collect::<Vec<_>>()).await.unwrap();
+        let (worker, first) = (WorkerId::fresh(), entry(lanes / 2, 0));
+        let claims = [ClaimRequest::once(&first)];
+        let answer = store.claim(&worker, &claims).await.unwrap().remove(0);
+        let ClaimAnswer::Claimed(claimed) = answer else {
+            panic!("the first of a lane may run");
+        };
+        let steps = counted(&store).await;
+        store.enqueue(&[entry(0, waiting + 1)]).await.unwrap();
+        let enqueue = steps.swap(0, Ordering::Relaxed);
+        let done = (first.id, claimed.epoch, Settlement::default());
+        let (_, rings) = store.settle(&[done]).await.unwrap();
+        assert_eq!(rings.len(), 1, "the next one may run");
+        store.close().await;
+        std::fs::remove_dir_all(&folder).unwrap();
+        [enqueue, steps.load(Ordering::Relaxed)]
+    }
+
+    #[tokio::test]
+    async fn a_lane_costs_the_same_however_many_wait_in_it_and_in_others() {
+        let few = lane_steps(2, 2).await;
+        let many = lane_steps(40, 40).await;
+        for (few, many) in few.into_iter().zip(many) {
+            assert!(few > 0 && many * 10 <= few * 12, "{many} against {few}");
+        }
+    }
 
     /// A page that has to be sorted costs all that is behind it, and a whole result the square of its size.
     #[tokio::test]

@@ -16,6 +16,9 @@ use super::{Db, Store, StoreError};
 use crate::clock::Millis;
 use crate::id::{Epoch, TaskId, WorkerId};
 
+/// A lane's places are at least so much older than those that it begins with after it was forgotten: clocks may differ.
+const LANES_KEPT: Duration = Duration::from_secs(3600);
+
 /// One worker process as it presents itself.
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -362,7 +365,7 @@ impl Store {
             .0)
     }
 
-    /// Removes ended tasks older than `tasks`, and workers that ended before then or an hour ago: each look at what
+    /// Removes ended tasks older than `tasks`, idle lanes, and workers that ended before then or an hour ago: each look at what
     /// the dead held goes through them. Returns how many tasks.
     ///
     /// # Errors
@@ -371,13 +374,17 @@ impl Store {
     pub async fn sweep(&self, fence: &Fence, tasks: Duration) -> Result<usize, StoreError> {
         let before = |age: Duration| json!({ "before": self.0.clock.now() - millis(age) });
         let workers = before(tasks.min(Duration::from_secs(3600)));
-        let ops = vec![
+        let lanes = self.idle_lanes(tasks.max(LANES_KEPT)).await?;
+        let mut ops = vec![
             fence.op()?,
             Op::one(sql!("sweep_workers"), &workers)?,
             Op::one(sql!("gates/sweep"), &before(tasks))?,
+        ];
+        ops.extend(lanes);
+        ops.extend([
             Op::one(sql!("lanes/sweep_after"), &before(tasks))?,
             Op::one(sql!("sweep_tasks"), &before(tasks))?,
-        ];
+        ]);
         Ok(self
             .command("sweep", ops)
             .await?
@@ -386,7 +393,7 @@ impl Store {
     }
 
     /// The tasks that a statement finds.
-    async fn ids(&self, statement: Sql, row: &Value) -> Result<Vec<String>, StoreError> {
+    pub(super) async fn ids(&self, statement: Sql, row: &Value) -> Result<Vec<String>, StoreError> {
         #[derive(Deserialize)]
         struct Id {
             id: String,

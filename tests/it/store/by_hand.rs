@@ -39,7 +39,7 @@ async fn what_waits_is_canceled_at_once(bench: Bench) {
     bench.store.enqueue(&[task("queued"), later]).await.unwrap();
     set_aside(&bench, &task("parked"), State::Parked).await;
     for name in ["queued", "waiting", "parked"] {
-        let answer = bench.store.cancel(name, "not wanted").await.unwrap();
+        let answer = bench.store.cancel(name, "not wanted").await.unwrap().0;
         assert_eq!(answer, Some(State::Canceled));
         let view = bench.view(name).await;
         assert_eq!(view.state, State::Canceled);
@@ -53,7 +53,7 @@ async fn what_waits_is_canceled_at_once(bench: Bench) {
 
 async fn what_runs_is_asked_to_stop(bench: Bench) {
     let (task, worker, epoch) = bench.running("a").await;
-    let answer = bench.store.cancel("a", "not wanted").await.unwrap();
+    let answer = bench.store.cancel("a", "not wanted").await.unwrap().0;
     assert_eq!(answer, Some(State::Running));
     assert_eq!(bench.store.held(&worker).await.unwrap()[0].cancel, 1);
     // What it had finished by then counts.
@@ -66,8 +66,8 @@ async fn what_is_over_is_not_canceled(bench: Bench) {
     let (task, _, epoch) = bench.running("a").await;
     let settled = [(task.id, epoch, Settlement::default())];
     bench.store.settle(&settled).await.unwrap();
-    assert_eq!(bench.store.cancel("a", "late").await.unwrap(), None);
-    assert_eq!(bench.store.cancel("unknown", "late").await.unwrap(), None);
+    assert_eq!(bench.store.cancel("a", "late").await.unwrap().0, None);
+    assert_eq!(bench.store.cancel("unknown", "late").await.unwrap().0, None);
     assert_eq!(bench.view("a").await.state, State::Done);
 }
 
@@ -76,7 +76,7 @@ async fn a_task_can_be_revoked_before_it_comes(bench: Bench) {
     later.run_at = Some(bench.clock.now() + 60_000);
     bench.store.enqueue(&[later]).await.unwrap();
     let names = ["to-come".to_owned(), "waiting".to_owned()];
-    let mut answer = bench.store.revoke(&names, false).await.unwrap();
+    let mut answer = bench.store.revoke(&names, false).await.unwrap().0;
     answer.sort_by(|one, other| one.0.cmp(&other.0));
     let canceled = names.map(|name| (name, State::Canceled));
     assert_eq!(answer, canceled);
@@ -130,16 +130,16 @@ async fn a_task_that_may_come_again_is_revoked_once(bench: Bench) {
 async fn what_runs_is_revoked_only_if_it_is_to_be_terminated(bench: Bench) {
     let (_, worker, _) = bench.running("a").await;
     let id = ["a".to_owned()];
-    assert_eq!(bench.store.revoke(&id, false).await.unwrap(), []);
+    assert_eq!(bench.store.revoke(&id, false).await.unwrap().0, []);
     assert_eq!(bench.store.held(&worker).await.unwrap()[0].cancel, 0);
-    let answer = bench.store.revoke(&id, true).await.unwrap();
+    let answer = bench.store.revoke(&id, true).await.unwrap().0;
     assert_eq!(answer, [("a".to_owned(), State::Running)]);
     assert_eq!(bench.store.held(&worker).await.unwrap()[0].cancel, 1);
     let (other, _, epoch) = bench.running("b").await;
     let settled = [(other.id, epoch, Settlement::default())];
     bench.store.settle(&settled).await.unwrap();
     assert_eq!(
-        bench.store.revoke(&["b".to_owned()], true).await.unwrap(),
+        bench.store.revoke(&["b".to_owned()], true).await.unwrap().0,
         []
     );
     assert_eq!(bench.view("b").await.state, State::Done);

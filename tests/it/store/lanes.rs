@@ -37,6 +37,7 @@ on_both!(
     those_called_back_keep_their_order,
     a_lowered_limit_counts_whoever_runs,
     what_is_not_passed_on_is_not_swept,
+    a_lane_that_is_forgotten_begins_anew_with_larger_tokens,
 );
 
 /// The tasks that are announced.
@@ -247,7 +248,8 @@ async fn a_canceled_task_leaves_its_lane(bench: Bench) {
     let worker = bench.worker().await;
     enqueue(&bench, &[in_lane("a"), in_lane("b"), in_lane("c")]).await;
     bench.store.cancel("b", "not wanted").await.unwrap();
-    bench.store.cancel("a", "not wanted").await.unwrap();
+    let (_, rings) = bench.store.cancel("a", "not wanted").await.unwrap();
+    assert_eq!(ids(&rings), ["c"], "whoever cancels announces who is next");
     assert_eq!(
         states(&bench, &["a", "b", "c"]).await,
         [State::Canceled, State::Canceled, State::Queued]
@@ -677,4 +679,31 @@ async fn what_is_not_passed_on_is_not_swept(bench: Bench) {
     assert_eq!(bench.store.sweep(&fence, hour).await.unwrap(), 0);
     assert_eq!(ids(&bench.store.pass_on_left().await.unwrap().1), ["b"]);
     assert_eq!(bench.store.sweep(&fence, hour).await.unwrap(), 1);
+}
+
+async fn a_lane_that_is_forgotten_begins_anew_with_larger_tokens(bench: Bench) {
+    let (worker, fence) = (bench.worker().await, bench.leader().await);
+    let store = &bench.store;
+    enqueue(&bench, &[in_lane("a"), in_lane("b")]).await;
+    let in_another = |name: &str, key: &str| task(name).in_lane(Lane::new(key));
+    enqueue(&bench, &[in_another("x", "busy"), in_another("y", "wide")]).await;
+    store.set_limit("wide", 3).await.unwrap();
+    end(&bench, &worker, "y", State::Done).await;
+    end(&bench, &worker, "a", State::Done).await;
+    let last = bench.claimed(&worker, &task("b")).await;
+    settle(&bench, "b", last.epoch, State::Done).await;
+    let day = std::time::Duration::from_secs(86_400);
+    let lanes = "select count(*) from lanes";
+    store.sweep(&fence, day).await.unwrap();
+    assert_eq!(bench.number(lanes).await, 3, "not yet");
+    bench.clock.advance(day);
+    bench.clock.advance(day);
+    store.sweep(&fence, day).await.unwrap();
+    let kept = "select count(*) from lanes where key in ('busy', 'wide')";
+    assert_eq!(bench.number(kept).await, 2, "in use, or not like a new one");
+    assert_eq!(bench.number(lanes).await, 2);
+    assert_eq!(enqueue(&bench, &[in_lane("c"), in_lane("d")]).await, ["c"]);
+    let next = bench.claimed(&worker, &task("c")).await;
+    assert!(last.token < next.token, "{} {}", last.token, next.token);
+    assert_eq!(settle(&bench, "c", next.epoch, State::Done).await, ["d"]);
 }
