@@ -166,7 +166,10 @@ impl Promotion {
         if !task.args.is_empty() {
             return Err(wrong("it takes named arguments only".into()).into());
         }
-        let arguments = Value::Object(task.kwargs.clone());
+        let mut arguments = task.kwargs.clone();
+        // What a gate tells all of its tasks: what is promoted stands in the entry's own arguments.
+        arguments.remove("gate");
+        let arguments = Value::Object(arguments);
         let Arguments {
             repository,
             to,
