@@ -2,6 +2,7 @@
 
 mod bed;
 mod commands;
+mod real;
 mod scenarios;
 
 use longshore::gate::{OnUnverified, Settings, Verb, Window};
