@@ -440,10 +440,8 @@ impl Gate {
             "gate": self.name, "entry": entry.id(), "change": entry.new.change, "generation": entry.generation,
             "published": entry.published_before, "base": base.collect::<Vec<_>>(), "results": passed.collect::<Map<_, _>>(),
         });
-        match told {
-            Value::Object(told) => told,
-            _ => Map::new(),
-        }
+        let told = told.as_object();
+        told.cloned().unwrap_or_default()
     }
 
     /// An entry that has ended leaves; what needs it and cannot have it goes with it.

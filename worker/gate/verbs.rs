@@ -255,16 +255,18 @@ impl Gate {
             return refused(format!("there is no entry {id:?} in gate {}", self.name));
         };
         let state = self.entries[at].state;
-        match state {
-            State::Held => refused(format!(
+        if state == State::Held {
+            return refused(format!(
                 "entry {id} is held: nobody knows what of it is public. Decide by `longshore gate retry`, `revert` or `accept`"
-            )),
-            _ if state.is_committed() => refused(format!(
+            ));
+        }
+        if state.is_committed() {
+            return refused(format!(
                 "entry {id} is {}: only its outcome ends that",
                 state.as_str()
-            )),
-            _ => Ok(at),
+            ));
         }
+        Ok(at)
     }
 }
 
