@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Bench, LONG, task};
 
+/// The gate's name, where nothing else is said.
+pub(crate) const GATE: &str = "g";
+
 /// A gate on a store.
 pub(crate) struct Bed {
     pub(crate) bench: Bench,
@@ -69,7 +72,7 @@ pub(crate) fn needs(entry: NewEntry, needs: &[&str]) -> NewEntry {
 
 impl Bed {
     pub(crate) async fn new(bench: Bench) -> Self {
-        Self::of(bench, "g").await
+        Self::of(bench, GATE).await
     }
 
     /// The gate of this name.

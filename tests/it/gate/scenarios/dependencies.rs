@@ -207,8 +207,20 @@ async fn provides_requires_check_old_failure(bench: Bench) {
     assert_eq!(bed.ended().await, "a:published b:failed");
 }
 
-/// 47. (In its place.) Tests that got the results of an entry ahead run again with the new ones when that one is tested again.
+/// 47. (In its place.) A test whose worker is lost runs again before those that are to run after it begin; tests that got the results
+/// of an entry ahead run again with the new ones when that one is tested again.
 async fn job_pause_retry(bench: Bench) {
+    let bed = Bed::of(bench.clone(), "parent").await;
+    let child = Test {
+        after: vec!["parent".into()],
+        ..voting("child")
+    };
+    bed.enqueue([with_tests("a", vec![voting("parent"), child])])
+        .await;
+    bed.loses("a/1/parent", 3).await;
+    assert_eq!(bed.open().await, ["a/1/parent"]);
+    bed.done("a/1/parent").await;
+    assert_eq!(bed.open().await, ["a/1/child"]);
     let bed = Bed::new(bench).await;
     bed.enqueue([entry("x"), provider("a", true), consumer("b")])
         .await;

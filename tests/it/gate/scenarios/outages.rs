@@ -173,9 +173,17 @@ async fn semaphore_handler_cleanup(bench: Bench) {
     store.close().await;
 }
 
-/// 44. What goes wrong before it begins frees its place too.
+/// 44. What goes wrong before it begins frees its place too: it is set aside, or the store is away when somebody would claim it.
 async fn semaphore_zk_error(bench: Bench) {
     let lane = || Lane::new("l");
+    queue_up(&bench, 1, &["x", "y"]).await;
+    let (gone, member) = bench.other_worker(LONG).await;
+    gone.close().await;
+    let first = task("x");
+    let claims = [longshore::store::ClaimRequest::once(&first)];
+    assert!(gone.claim(&member.id, &claims).await.is_err());
+    finish(&bench, "x").await;
+    finish(&bench, "y").await;
     let mut late = task("a").in_lane(lane());
     late.expires_at = Some(bench.clock.now() - 1);
     let tasks = [late.clone(), task("b").in_lane(lane())];
