@@ -47,7 +47,6 @@ fn tasks() -> impl Strategy<Value = Task> {
                 expires_at,
                 lane: None,
                 after: Vec::new(),
-                once: false,
                 headers: headers
                     .into_iter()
                     .map(|(key, value)| (format!("mine_{key}"), value))

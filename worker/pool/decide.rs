@@ -132,35 +132,37 @@ pub fn verdict(
                 })
             }
         },
-        Ended::Panicked(text) => settled(Settlement {
-            interrupted: task.once,
-            ..failed(
-                format!("the handler panicked: {text}"),
-                task.once,
-                claimed,
-                policy,
-                random,
-            )
-        }),
+        Ended::Panicked(text) => settled(cut(
+            format!("the handler panicked: {text}"),
+            task,
+            claimed,
+            policy,
+            random,
+        )),
         Ended::Cut(Cut::Lost) => None,
         Ended::Cut(Cut::Canceled) => settled(Settlement {
             state: Some(State::Canceled),
             reason: Some("canceled by hand while it ran".into()),
             ..Settlement::default()
         }),
-        Ended::Cut(Cut::TimeLimit(limit)) => settled(Settlement {
-            interrupted: task.once,
-            ..failed(
-                format!(
-                    "it ran longer than its time limit of {}",
-                    humantime::format_duration(limit)
-                ),
-                task.once,
-                claimed,
-                policy,
-                random,
-            )
-        }),
+        Ended::Cut(Cut::TimeLimit(limit)) => settled(cut(
+            format!(
+                "it ran longer than its time limit of {}",
+                humantime::format_duration(limit)
+            ),
+            task,
+            claimed,
+            policy,
+            random,
+        )),
+    }
+}
+
+/// A failure in the middle of something: of a task that is to run once, nobody knows what it did.
+fn cut(reason: String, task: &Task, claimed: &Claimed, policy: &Policy, random: f64) -> Settlement {
+    Settlement {
+        interrupted: task.once,
+        ..failed(reason, task.once, claimed, policy, random)
     }
 }
 

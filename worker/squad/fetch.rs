@@ -347,36 +347,12 @@ impl Work {
             ..
         } = self;
         let store = context.store();
-        let mut with = Vec::new();
-        let mut extent = Extent {
-            plugins: !plan.native.is_empty(),
-            metrics: counts.metrics > 0,
-            files: false,
-            resubmit: false,
-        };
-        let status = match mode {
+        let (status, extent, mut with) = match mode {
             Mode::Fetch { .. } => {
-                let completed = summary.completed && counts.tests + counts.metrics > 0;
-                let named_units = job.kind == "lava";
-                let run = Run {
-                    run,
-                    testrun,
-                    named_units,
-                };
-                let files = staged_files(context, run.run).await?;
-                squad.testrun_files(context, run, &files, completed).await?;
-                let attachments = squad.attachments(context, run.run, files).await?;
-                extent.files = attachments.is_some();
-                with.extend(attachments);
-                let said = self.said(run.run, &summary, completed).await?;
-                extent.resubmit = said.resubmit == 1;
-                with.push(store.squad_said(testjob, generation, &said)?);
-                said.status
+                self.testrun((run, testjob, generation), testrun, &summary, counts)
+                    .await?
             }
-            Mode::Add { status, .. } => {
-                extent = Extent::ANY;
-                status.clone()
-            }
+            Mode::Add { status, .. } => (status.clone(), Extent::ANY, Vec::new()),
         };
         let queue = &squad.config.squad.postprocess_queue;
         let follow = plan
@@ -412,6 +388,44 @@ impl Work {
             with,
             follow,
         })
+    }
+
+    /// Writes the files of a test run, and answers its status, what of it is there, and the statements that show it.
+    async fn testrun(
+        &self,
+        (run, testjob, generation): (i64, i64, i64),
+        testrun: i64,
+        summary: &Summary,
+        counts: RunCounts,
+    ) -> anyhow::Result<(String, Extent, Vec<Op>)> {
+        let Self {
+            squad,
+            context,
+            job,
+            plan,
+            ..
+        } = self;
+        let completed = summary.completed && counts.tests + counts.metrics > 0;
+        let files = staged_files(context, run).await?;
+        let place = Run {
+            run,
+            testrun,
+            named_units: job.kind == "lava",
+        };
+        squad
+            .testrun_files(context, place, &files, completed)
+            .await?;
+        let mut with = Vec::new();
+        with.extend(squad.attachments(context, run, files).await?);
+        let said = self.said(run, summary, completed).await?;
+        let extent = Extent {
+            plugins: !plan.native.is_empty(),
+            metrics: counts.metrics > 0,
+            files: !with.is_empty(),
+            resubmit: said.resubmit == 1,
+        };
+        with.push(context.store().squad_said(testjob, generation, &said)?);
+        Ok((said.status, extent, with))
     }
 
     /// Whether the project wants a test job that failed like this submitted again: SQUAD's rule for LAVA.
