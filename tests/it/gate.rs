@@ -1,6 +1,8 @@
 //! Gates on both stores: what is tested on what, what is published, and what nobody does. The tests play the workers.
 
 mod bed;
+mod rivals;
+mod swept;
 
 use longshore::gate::{OnUnverified, Settings, Verb, Window};
 use serde_json::json;
