@@ -15,6 +15,7 @@ mod cts;
 mod deaths;
 mod fetch;
 mod finished;
+mod gate;
 mod idle;
 mod noop;
 mod scene;
@@ -23,7 +24,7 @@ mod servers;
 use servers::Servers;
 
 /// What can be asked for, in the order in which it runs.
-const SECTIONS: [&str; 6] = ["noop", "fetch", "cts", "deaths", "idle", "finished"];
+const SECTIONS: [&str; 7] = ["noop", "fetch", "cts", "deaths", "idle", "finished", "gate"];
 
 /// One line of the table.
 pub(crate) struct Figure {
@@ -73,7 +74,8 @@ async fn main() {
             "cts" => cts::run(&servers).await,
             "deaths" => deaths::run(&servers).await,
             "idle" => idle::run(&servers).await,
-            _ => finished::run(&servers).await,
+            "finished" => finished::run(&servers).await,
+            _ => gate::run(&servers).await,
         });
     }
     println!("\n{}", servers.head().await);
