@@ -136,6 +136,9 @@ impl Rival {
                 items.push((wanted.id, claimed.epoch, settlement));
             }
         }
+        if items.is_empty() {
+            return !queued.is_empty();
+        }
         // Who publishes has done so, or has not; from here on another may.
         for (id, ..) in &items {
             let (gate, _, role) = parts(id.as_str());
@@ -225,9 +228,13 @@ impl Rival {
         let gate = self.gate();
         match self.any(20) {
             0..3 => self.enqueue().await,
-            3..15 => drop(self.work(3, false).await),
+            3..15 => {
+                self.work(3, false).await;
+            }
             15 | 16 => drop(self.store.gate_step(gate).await.unwrap()),
-            17 if self.number == 0 => drop(self.decide(gate).await),
+            17 if self.number == 0 => {
+                self.decide(gate).await;
+            }
             _ => {
                 let view = self.store.gate_view(gate).await.unwrap();
                 let entries = view.map(|view| view.entries).unwrap_or_default();
