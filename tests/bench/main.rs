@@ -16,6 +16,7 @@ mod cts;
 mod deaths;
 mod fetch;
 mod finished;
+mod gate;
 mod idle;
 mod lanes;
 mod noop;
@@ -27,8 +28,8 @@ use std::process::ExitCode;
 use servers::Servers;
 
 /// What can be asked for, in the order in which it runs.
-const SECTIONS: [&str; 8] = [
-    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished", "lanes",
+const SECTIONS: [&str; 9] = [
+    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished", "lanes", "gate",
 ];
 
 /// One line of the table.
@@ -89,7 +90,8 @@ async fn measure() {
             "deaths" => deaths::run(&servers).await,
             "idle" => idle::run(&servers).await,
             "finished" => finished::run(&servers).await,
-            _ => lanes::run(&servers).await,
+            "lanes" => lanes::run(&servers).await,
+            _ => gate::run(&servers).await,
         });
     }
     println!("\n{}", servers.head().await);

@@ -44,6 +44,7 @@ macro_rules! embedded_points {
 }
 
 mod announcements;
+mod gates;
 mod given_back;
 mod lanes;
 mod none_left_out;

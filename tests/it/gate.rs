@@ -3,7 +3,9 @@
 mod bed;
 mod commands;
 mod real;
+mod rivals;
 mod scenarios;
+mod swept;
 
 use longshore::gate::{OnUnverified, Settings, Verb, Window};
 use serde_json::json;

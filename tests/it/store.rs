@@ -6,6 +6,7 @@ mod enqueue;
 mod lanes;
 mod leaders;
 mod messages;
+mod once;
 mod outbox;
 mod readers;
 mod rescue;

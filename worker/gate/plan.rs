@@ -74,7 +74,8 @@ impl Gate {
                 entry.set(State::Speculating, None, now);
             }
             if self.entries[at].state.is_tested() {
-                if !waits {
+                // Of one that a smaller window has left outside, what runs may end, and nothing begins.
+                if is_inside && !waits {
                     self.dispatch(at, now, effects);
                 }
                 self.judge(at, now, effects);
@@ -293,7 +294,9 @@ impl Gate {
             (Role::Verify, Fact::Done(_)) => self.land(at, now),
             (Role::Verify, Fact::Failed(why) | Fact::Unknown(why)) => {
                 let why = format!("published, and could not be verified: {why}");
-                if self.settings.on_verify_failure == OnVerifyFailure::Revert {
+                // Without a step that takes it back, only somebody can.
+                let reverts = self.entries[at].new.spec.revert.is_some();
+                if reverts && self.settings.on_verify_failure == OnVerifyFailure::Revert {
                     self.revert(at, &why, now, effects);
                 } else {
                     self.doubt(at, Doubt::Unverified, why, now);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, given_back, lanes, sweeps};
+use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, gates, given_back, lanes, sweeps};
 use crate::layers::{code, sources};
 use crate::{apt, crash};
 
@@ -38,6 +38,7 @@ const TESTED: &[&[&str]] = &[
     given_back::GIVEN_BACK,
     &lanes::PASSED_ON,
     &lanes::BY_HAND,
+    &gates::PASSED_ON,
     sweeps::REPLACED,
     sweeps::GIVEN_UP,
     sweeps::ENDED,

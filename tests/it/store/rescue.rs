@@ -93,7 +93,7 @@ async fn of_two_that_take_over_at_once_one_succeeds(bench: Bench) {
 }
 
 /// Has `worker` given up for dead.
-async fn lose(bench: &Bench, worker: &WorkerId) {
+pub(super) async fn lose(bench: &Bench, worker: &WorkerId) {
     let workers = bench.store.workers(false).await.unwrap();
     let until = workers
         .iter()
