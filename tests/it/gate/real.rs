@@ -23,7 +23,7 @@ const ONE_WORKER: &str = concat!(
     "\n[pools.one]\nkind = \"pinned\"\nqueues = [\"tests\", \"publish\"]\nslots = 1\n"
 );
 
-on_both_with!(ONE_WORKER;
+on_both_with!(super::ONE_WORKER;
     packages_are_published_as_they_were_tested_with_one_slot,
     a_publisher_that_is_killed_anywhere_publishes_once,
     a_publisher_that_sleeps_past_its_lease_changes_nothing,
