@@ -2,6 +2,7 @@
 //! several runs on one machine, beside what is measured against in the same run.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::expect_used,

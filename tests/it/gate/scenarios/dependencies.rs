@@ -207,7 +207,7 @@ async fn provides_requires_check_old_failure(bench: Bench) {
     assert_eq!(bed.ended().await, "a:published b:failed");
 }
 
-/// 47. (In its place.) A test whose worker is lost runs again before those that are to run after it begin; tests that got the results
+/// Number 47, in its place: a test whose worker is lost runs again before those that are to run after it begin; tests that got the results
 /// of an entry ahead run again with the new ones when that one is tested again.
 async fn job_pause_retry(bench: Bench) {
     let bed = Bed::of(bench.clone(), "parent").await;
