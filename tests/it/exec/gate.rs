@@ -42,7 +42,7 @@ async fn a_gate_of_commands_tests_on_what_is_staged_and_finds_what_a_bad_end_has
     );
     scene.program(
         "install.sh",
-        r#"cp "$LONGSHORE_ARGS" new; mv new "$1.install""#,
+        r#"cp "$LONGSHORE_ARGS" "new.$1"; mv "new.$1" "$1.install""#,
     );
     // The first one waits until the second is tested on top of it.
     scene.program(
