@@ -98,7 +98,7 @@ fn server(variable: &str) -> String {
 }
 
 /// A name that nothing else has, of letters, digits and `_`.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     format!(
         "t_{}",
         longshore::id::TaskId::fresh().as_str().replace('-', "")

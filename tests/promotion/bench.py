@@ -12,25 +12,6 @@ ROOT = HERE.parent.parent
 LONGSHORE = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/longshore"
 TOOLS = ROOT / "target/tools"
 
-# It ends with the pipe to it. All may read what they know of, as readers of a repository do.
-MOTO = """
-import json, sys
-import boto3
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1",
-                      aws_access_key_id="a", aws_secret_access_key="b")
-print(f"{host}:{port}", flush=True)
-for bucket in map(str.strip, sys.stdin):
-    client.create_bucket(Bucket=bucket)
-    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [
-        {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"],
-         "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}]}))
-    print(bucket, flush=True)
-"""
-
 
 class Failed(Exception):
     """A program did not do what it should."""
@@ -52,7 +33,7 @@ class S3:
     """moto, a program of its own, with buckets for whoever asks."""
 
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, HERE / "s3.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
         self.address = self.process.stdout.readline().strip()
 

@@ -250,8 +250,6 @@ fn session(mut options: PgConnectOptions, config: &StoreConfig) -> PgConnectOpti
             ("enable_hashjoin", "off".to_owned()),
             ("enable_mergejoin", "off".to_owned()),
             ("jit", "off".to_owned()),
-            // The values are one array, of which a plan knows nothing: planning again for each would be half of a command's time.
-            ("plan_cache_mode", "force_generic_plan".to_owned()),
         ])
         .statement_cache_capacity(200)
 }

@@ -281,7 +281,7 @@ impl Store {
                     "" => StoreError::Stale { command },
                     ids => StoreError::Graph {
                         reason: format!(
-                            "they are to run after tasks that are not there: {ids} (ended tasks are forgotten after maintenance.finished_tasks)"
+                            "they are to run after tasks that are not there: {ids} (ended tasks are forgotten after retention.finished_tasks)"
                         ),
                     },
                 });

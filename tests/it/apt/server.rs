@@ -9,51 +9,40 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Ends with the pipe to it, so with the test in any case. All may read the bucket, as readers of a repository do.
-const PROGRAM: &str = r#"
-import json, sys
-import boto3
-from moto.server import ThreadedMotoServer
-
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1",
-                      aws_access_key_id="a", aws_secret_access_key="b")
-client.create_bucket(Bucket="debs")
-client.put_bucket_policy(Bucket="debs", Policy=json.dumps({"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"],
-     "Resource": ["arn:aws:s3:::debs", "arn:aws:s3:::debs/*"]}]}))
-print(f"{host}:{port}", flush=True)
-sys.stdin.read()
-"#;
-
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// Ends with the pipe to it, so with the test in any case.
     _process: tokio::process::Child,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/s3/bin/python");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = here.join("target/tools/s3/bin/python");
         assert!(
             python.exists(),
             "{} is missing: run scripts/tools",
             python.display()
         );
         let mut process = tokio::process::Command::new(python)
-            .args(["-c", PROGRAM])
+            .arg(here.join("tests/promotion/s3.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let mut said = BufReader::new(process.stdout.take().unwrap());
-        said.read_line(&mut line).await.unwrap();
-        let address = line.trim().parse().expect("moto says where it is");
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = lines
+            .next_line()
+            .await
+            .unwrap()
+            .expect("it says where it is");
+        let address = address.parse().unwrap();
+        let asked = process.stdin.as_mut().unwrap().write_all(b"debs\n").await;
+        asked.unwrap();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("debs"));
         Self {
             address,
             _process: process,

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use sha2::{Digest as _, Sha256};
 
 use super::bed::{Bed, text, tool};
+use crate::harness::unique;
 
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -36,7 +37,8 @@ fn sha256(bytes: &[u8]) -> String {
 /// What a channel's `InRelease` says of its files: hash, size, path.
 async fn listed(bed: &Bed, channel: &str) -> Option<Vec<(String, usize, String)>> {
     let signed = bed.get(&format!("dists/{channel}/InRelease")).await?;
-    let file = bed.path(&format!("seen-{channel}"));
+    // A reader of its own may be looking.
+    let file = bed.path(&format!("seen-{channel}-{}", unique()));
     std::fs::write(&file, signed).unwrap();
     let content = tool(
         "gpgv",

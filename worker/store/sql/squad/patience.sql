@@ -1,6 +1,7 @@
 -- Publishing a million tests takes longer than other commands, and is done by joins that others must not need. Of many tests each
 -- step joins whole tables: where statistics are young or none, the index that is taken for each single test may be that of
--- its suite, which all of them have in common. Where SQUAD has far more names than that, each is looked up instead.
+-- its suite, which all of them have in common. Where SQUAD has far more names than that, each is looked up instead. For few tests
+-- the plan is made once: the values are one array, of which it knows nothing, and planning again took longer than the work.
 -- Uses runs_testjob_generation_part_key, staged_tests_pkey, pg_class_oid_index.
 with staged as (
   select coalesce(max(s.seq), 0) as tests from {rows testjob bigint, generation bigint} join runs r on r.testjob = i.testjob and r.generation = i.generation
