@@ -29,6 +29,8 @@ class Attempt:
         self._stored = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._drain = None
+        # What is to be raised in the main thread once a checkpoint is stored.
+        self.due = None
         checkpoint = start.get("checkpoint")
         self.saved = None if checkpoint is None else unpack(checkpoint)
         self.epoch = int(start.get("epoch", 0))
@@ -37,6 +39,9 @@ class Attempt:
         with self._line.undisturbed(), self._lock:
             self._line.say("checkpoint", value=pack(value))
             self._stored.acquire()
+        if self.due is not None and threading.current_thread() is threading.main_thread():
+            due, self.due = self.due, None
+            due()
 
     def is_busy(self):
         return self._line.busy > 0

@@ -218,7 +218,14 @@ class SoftLimit:
             wait = self.AGAIN
 
     def _strike(self, _signal, _frame):
-        if not self._over and not longshore._attempt.is_busy():
+        if longshore._attempt.is_busy():
+            # A task that saves without a pause may never be met between two checkpoints.
+            longshore._attempt.due = self._raise
+        else:
+            self._raise()
+
+    def _raise(self):
+        if not self._over:
             self._over = True
             raise SoftTimeLimitExceeded()
 
