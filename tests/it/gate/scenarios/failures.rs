@@ -121,6 +121,15 @@ async fn head_is_dequeued_once(bench: Bench) {
     assert_eq!(bed.ended().await, "x:published a:failed");
     assert_eq!(bed.open().await, ["a/report", "b/2/unit"]);
     assert_eq!(bed.find("b").await.generation, 2, "reset once");
+    // The first one too stays until all of its tests are over.
+    bed.enqueue([with_tests("c", vec![voting("one"), voting("two")])])
+        .await;
+    bed.lands("b").await;
+    bed.fails("c/1/one").await;
+    assert_eq!(bed.states().await, "c:failing");
+    assert_eq!(bed.task_state("c/1/two").await, "queued");
+    bed.done("c/1/two").await;
+    assert_eq!(bed.states().await, "");
 }
 
 /// 14. An entry that does not fit fails like any other; the gate goes on.
