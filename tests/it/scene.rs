@@ -100,10 +100,13 @@ async fn play<F: Future<Output = ()>>(
     });
     let stop = CancellationToken::new();
     let watching = tokio::task::spawn(watch(Arc::clone(&scene), stop.clone()));
+    wait_until("somebody watches", LIMIT, async || {
+        scene.looks.load(Ordering::Relaxed) > 0
+    })
+    .await;
     test(Arc::clone(&scene)).await;
     stop.cancel();
     watching.await.unwrap();
-    assert!(scene.looks.load(Ordering::Relaxed) > 0, "nobody watched");
     assert_eq!(
         scene.half.load(Ordering::Relaxed),
         0,

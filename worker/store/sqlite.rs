@@ -3,11 +3,11 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex as StdMutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqlitePool, SqliteRow,
+    SqliteSynchronous,
 };
 use sqlx::{Arguments, Column, Connection, Executor, Row as _, TypeInfo, ValueRef};
 
@@ -20,12 +20,36 @@ use crate::id::WorkerId;
 /// How long a writer waits for another process's: writes take milliseconds, a checkpoint of the log a second.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Between two tries of what SQLite does not wait for itself.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
 /// The file, and the locks beside it.
 pub(crate) struct Sqlite {
     commands: SqlitePool,
     readers: SqlitePool,
     locks: PathBuf,
     lock: StdMutex<Option<File>>,
+}
+
+/// Has a file write ahead of its tables, as it then does for ever. SQLite refuses this at once to all but one of those that
+/// ask while the file is new, whatever their busy timeout.
+async fn keep_a_log(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let ends = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match connection.execute("pragma journal_mode = wal").await {
+            Err(error) if is_busy(&error) && Instant::now() < ends => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+/// SQLite's codes are numbers, of which the low byte is the class.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<u32>().ok())
+        .is_some_and(|code| code & 0xff == 5)
 }
 
 /// A connection on which the file's changes are counted.
@@ -45,13 +69,14 @@ impl Sqlite {
         let writer = common
             .clone()
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", "-16000")
             .pragma("journal_size_limit", "67108864");
         let reader = common.read_only(true).pragma("cache_size", "-4000");
         Ok(Self {
-            commands: pool(1).connect_lazy_with(writer),
+            commands: pool(1)
+                .after_connect(|connection, _| Box::pin(keep_a_log(connection)))
+                .connect_lazy_with(writer),
             readers: pool(4).connect_lazy_with(reader),
             locks: path.with_extension("locks"),
             lock: StdMutex::new(None),
