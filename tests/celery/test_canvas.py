@@ -72,11 +72,14 @@ def test_a_chord_of_chunks_after_a_task_of_longshores(longshore, tables, python_
 
 
 def test_a_group_in_a_chain_in_a_chord(longshore, tables, python_worker):
-    """The header's part is a chain that ends in a group; its steps are of both sides."""
+    """The header's part is a chain that ends in a group; its steps are of both sides. Of the members of a chord begun by Python
+    django_celery_results counts such a group as one: with a member of Python's, its worker might be who uses the count up, and
+    looks once only, so that even Celery's workers alone do not end such a chord."""
     longshore.worker()
     python_worker(backend=tables.backend_url)
-    inner = group(sig(tables, "add", 10), sig(tables, "py.add", 20), app=tables)
-    part = chain(sig(tables, "add", 1, 2), inner, app=tables)
+    last = "py.add" if tables.results == "database" else "add"
+    inner = group(sig(tables, "add", 10), sig(tables, last, 20), app=tables)
+    part = chain(sig(tables, "py.add", 1, 2), inner, app=tables)
     flow = chord([part, sig(tables, "mul", 2, 2)], sig(tables, "py.echo"), app=tables)
     found = flow.apply_async().get(timeout=LIMIT)["args"][0]
     assert flat(found) == [4, 13, 23]
