@@ -81,6 +81,7 @@ get = lambda sent: told(lambda: sent.get(timeout=30))
 print(json.dumps({
     "chain": get(chain(shop.add.s(1, 2), shop.add.s(10), shop.add.s(100)).apply_async()),
     "bad": get(shop.divide.delay(1, 0)),
+    "closed": get(shop.enter.delay()),
     "tea": get(shop.order.delay("tea")),
     "soft": get(shop.rests.apply_async(soft_time_limit=0.2))[0],
 }))
@@ -99,6 +100,7 @@ def test_workflows_go_on_and_results_come_back(shop):
     assert json.loads(done.stdout) == {
         "chain": 113,
         "bad": ["ZeroDivisionError", "division by zero"],
+        "closed": ["Closed", "come back tomorrow"],
         "tea": "tea after 2 retries",
         "soft": "SoftTimeLimitExceeded",
     }

@@ -60,6 +60,9 @@ impl Exception {
     }
 
     fn text(&self) -> String {
+        if self.args.is_empty() {
+            return self.class.clone();
+        }
         let args = self
             .args
             .iter()

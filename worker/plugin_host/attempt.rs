@@ -219,11 +219,7 @@ fn failure(failed: Failed) -> anyhow::Error {
     let raised = Exception {
         module,
         class: r#type,
-        args: if args.is_empty() && !message.is_empty() {
-            vec![message.into()]
-        } else {
-            args
-        },
+        args: args.unwrap_or_else(|| vec![message.into()]),
         traceback: Some(traceback),
     };
     if r#final {
@@ -239,7 +235,7 @@ fn too_long(limit: Duration) -> anyhow::Error {
         r#type: "TimeLimitExceeded".into(),
         module: "billiard.exceptions".into(),
         message: limit.as_secs_f64().to_string(),
-        args: vec![limit.as_secs_f64().into()],
+        args: Some(vec![limit.as_secs_f64().into()]),
         traceback: format!(
             "its process was killed at the task's time limit of {}",
             humantime::format_duration(limit)

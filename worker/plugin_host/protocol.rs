@@ -237,8 +237,8 @@ pub struct Failed {
     pub module: String,
     /// What it says.
     pub message: String,
-    /// What it was made of.
-    pub args: Vec<Value>,
+    /// What it was made of; without, of `message`.
+    pub args: Option<Vec<Value>>,
     /// Where it came from.
     pub traceback: String,
     /// Whether another attempt would fail the same.

@@ -86,6 +86,19 @@ class OutOfStock(Exception):
     pass
 
 
+class Closed(Exception):
+    def __init__(self):
+        super().__init__()
+
+    def __str__(self):
+        return "come back tomorrow"
+
+
+@app.task
+def enter():
+    raise Closed
+
+
 @app.task(bind=True, base=Counted, max_retries=3)
 def order(self, name, there_at=2):
     if self.request.retries < there_at:
