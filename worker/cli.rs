@@ -160,7 +160,7 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
 async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer {
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
-        Verb::Run(arguments) => run::run(load(config)?, arguments, handlers).await,
+        Verb::Run(arguments) => run::run(load_and_warn(config)?, arguments, handlers).await,
         Verb::Api => api::run(load(config)?).await,
         Verb::Enqueue(arguments) => enqueue::run(load(config)?, arguments).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,
@@ -172,7 +172,7 @@ async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer 
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,
         Verb::Guard(arguments) => Ok(guard::run(arguments)),
-        Verb::Config(verb) => config::run(load(config)?, verb),
+        Verb::Config(verb) => config::run(load_and_warn(config)?, verb),
     }
 }
 
@@ -192,9 +192,6 @@ fn load(path: Option<PathBuf>) -> Result<Arc<Config>, Failure> {
     match Config::load(path.as_deref(), env, &plugin::KNOWN) {
         Ok(config) => {
             logs(config.worker.log);
-            for warning in &config.warnings {
-                tracing::warn!("{warning}");
-            }
             Ok(Arc::new(config))
         }
         Err(problems) => {
@@ -214,6 +211,15 @@ fn load(path: Option<PathBuf>) -> Result<Arc<Config>, Failure> {
             Err(Failure::Wrong(text))
         }
     }
+}
+
+/// The same, and says what is odd in it: to who starts a worker or asks for it, not at every other verb.
+fn load_and_warn(path: Option<PathBuf>) -> Result<Arc<Config>, Failure> {
+    let config = load(path)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 /// Logs go to standard error; `LONGSHORE_LOG` says how much, `info` by default.
