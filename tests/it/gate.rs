@@ -8,6 +8,7 @@ mod scenarios;
 mod swept;
 
 use longshore::gate::{OnUnverified, Settings, Verb, Window};
+use longshore::store::{Settlement, State};
 use serde_json::json;
 
 use crate::harness::{Bench, on_both};
@@ -17,6 +18,7 @@ on_both!(
     entries_are_tested_side_by_side_and_published_in_order,
     a_failure_resets_only_those_behind,
     what_a_publication_did_is_looked_at_before_it_is_made_again,
+    what_was_stopped_or_lost_is_looked_at_and_not_made_again_for_ever,
     a_publication_that_is_not_seen_is_held_until_somebody_decides,
     who_needs_what_failed_leaves_unrun,
 );
@@ -71,6 +73,35 @@ async fn what_a_publication_did_is_looked_at_before_it_is_made_again(bench: Benc
     assert_eq!(bed.open().await, ["a/verify/1", "b/1/unit"]);
     bed.done("a/verify/1").await;
     assert_eq!(bed.ended().await, "a:published");
+}
+
+async fn what_was_stopped_or_lost_is_looked_at_and_not_made_again_for_ever(bench: Bench) {
+    let bed = Bed::new(bench).await;
+    bed.enqueue([entry("a")]).await;
+    bed.done("a/1/unit").await;
+    // Canceled while it ran: it may have done its work.
+    let epoch = bed.begins("a/publish/1").await;
+    let stopped = Settlement {
+        state: Some(State::Canceled),
+        reason: Some("by hand".into()),
+        ..Settlement::default()
+    };
+    bed.settles("a/publish/1", epoch, stopped).await;
+    bed.returns("a/probe/1", json!("absent")).await;
+    // Its row has gone.
+    assert_eq!(bed.open().await, ["a/publish/2"]);
+    let lost = bed.full("a/publish/2");
+    bed.bench
+        .execute(&format!("delete from tasks where id = '{lost}'"))
+        .await;
+    bed.bench.store.gate_step(&bed.gate).await.unwrap();
+    bed.returns("a/probe/2", json!("absent")).await;
+    bed.dies("a/publish/3").await;
+    bed.returns("a/probe/3", json!("absent")).await;
+    assert_eq!(bed.states().await, "a:held");
+    let why = bed.find("a").await.reason.unwrap();
+    assert!(why.contains("again and again"), "{why}");
+    assert_eq!(bed.open().await, [""; 0]);
 }
 
 async fn a_publication_that_is_not_seen_is_held_until_somebody_decides(bench: Bench) {

@@ -48,6 +48,7 @@ pub(super) fn check(config: &Config, reading: &Reading<'_>) {
         }
     }
     routes_are_served(config, reading);
+    gates_are_served(config, reading);
     squad_is_reachable(config, reading);
     sinks_are_there(config, reading);
     commands_end_within_their_tasks(config, reading);
@@ -260,26 +261,55 @@ fn routes_are_served(config: &Config, reading: &Reading<'_>) {
     let collects = !config.backends.is_empty() || config.testjobs.store == ResultStore::Squad;
     for (pattern, queue) in config.routes.iter() {
         let is_wanted = collects || !pattern.starts_with("testjob.");
-        let is_served = !is_wanted
-            || config
-                .pools
-                .values()
-                .any(|pool| pool.queues.iter().any(|served| served == queue));
-        if !is_served {
-            let tasks = if pattern == ANY {
-                "all other tasks"
-            } else {
-                "these tasks"
-            };
-            let wrong = Wrong::new(
-                format!(
-                    "no pool here takes from this queue, so {tasks} wait for another deployment"
-                ),
-                format!(
-                    "add {queue:?} to the queues of a pool, or ignore this if another deployment has it"
-                ),
-            );
-            reading.warn(&["routes", pattern], Some(format!("{queue:?}")), wrong);
+        if !is_wanted || is_served(config, queue) {
+            continue;
+        }
+        let tasks = if pattern == ANY {
+            "all other tasks"
+        } else {
+            "these tasks"
+        };
+        let wrong = unserved(tasks, queue);
+        reading.warn(&["routes", pattern], Some(format!("{queue:?}")), wrong);
+    }
+}
+
+/// The same of queues that gates name themselves.
+fn gates_are_served(config: &Config, reading: &Reading<'_>) {
+    for (name, gate) in &config.gates {
+        let parts = [
+            ("publish", Some(&gate.publish)),
+            ("verify", gate.verify.as_ref()),
+            ("probe", gate.probe.as_ref()),
+            ("revert", gate.revert.as_ref()),
+            ("report", gate.report.as_ref()),
+        ];
+        let parts = parts
+            .into_iter()
+            .filter_map(|(key, step)| Some((vec![key], step?)));
+        let tests = gate.tests.iter();
+        let tests = tests.map(|(key, test)| (vec!["tests", key.as_str()], &test.step));
+        for (path, step) in parts.chain(tests) {
+            if step.queue == config.routes.get(&step.task) || is_served(config, &step.queue) {
+                continue;
+            }
+            let path = [&["gates", name.as_str()], path.as_slice(), &["queue"]].concat();
+            let wrong = unserved("these tasks", &step.queue);
+            reading.warn(&path, Some(format!("{:?}", step.queue)), wrong);
         }
     }
+}
+
+fn is_served(config: &Config, queue: &str) -> bool {
+    let mut pools = config.pools.values();
+    pools.any(|pool| pool.queues.iter().any(|served| served == queue))
+}
+
+fn unserved(tasks: &str, queue: &str) -> Wrong {
+    Wrong::new(
+        format!("no pool here takes from this queue, so {tasks} wait for another deployment"),
+        format!(
+            "add {queue:?} to the queues of a pool, or ignore this if another deployment has it"
+        ),
+    )
 }

@@ -366,6 +366,27 @@ fn a_queue_that_nobody_here_serves_is_a_warning() {
 }
 
 #[test]
+fn a_gates_own_queue_that_nobody_here_serves_is_a_warning() {
+    let config = good(
+        r#"
+[pools.tests]
+kind = "pinned"
+queues = ["tests"]
+[gates.g]
+publish = { task = "p", queue = "nobodys" }
+[gates.g.tests]
+unit = { task = "t", queue = "tests" }
+lint = { task = "t", queue = "nobodys" }
+"#,
+    );
+    let warnings = config.warnings.iter().map(ToString::to_string);
+    let gates: Vec<String> = warnings.filter(|text| text.contains("gates.g")).collect();
+    assert_eq!(gates.len(), 2, "{gates:#?}");
+    assert!(gates[0].contains("gates.g.publish.queue = \"nobodys\": no pool here"));
+    assert!(gates[1].contains("gates.g.tests.lint.queue = \"nobodys\": no pool here"));
+}
+
+#[test]
 fn variables_go_before_the_file() {
     let env = [
         ("LONGSHORE__POOLS__FETCH__SLOTS", "3"),

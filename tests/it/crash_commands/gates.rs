@@ -103,6 +103,11 @@ async fn what_follows_from_an_end_that_was_not_passed_on_is_the_leaders(scene: A
         let view = scene.bench.store.gate_view(&gate).await.unwrap().unwrap();
         let over = view.entries[0].id() == "b";
         assert_eq!(over, point == "gate:after", "{point}");
+        // The commit that passed the end on says that somebody has to look: nobody waits for a look at all gates.
+        if ["pass_on:after", "gate:before"].contains(&point) {
+            let left = scene.bench.store.gates_left(false).await.unwrap();
+            assert!(left.contains(&gate), "{point}");
+        }
     }
     let _leader = scene.worker("fetch");
     for point in PASSED_ON {

@@ -15,7 +15,7 @@ pub(crate) const GATE: &str = "g";
 pub(crate) struct Bed {
     pub(crate) bench: Bench,
     pub(crate) worker: WorkerId,
-    gate: String,
+    pub(crate) gate: String,
     settings: std::sync::Mutex<Settings>,
 }
 
