@@ -84,21 +84,18 @@ impl Store {
         struct Row {
             revision: i64,
             dirty: i64,
-            state: String,
-        }
-        #[derive(Deserialize)]
-        struct EntryRow {
             place: i64,
-            entry: String,
+            text: String,
         }
         let key = [json!({ "name": name })];
-        // The revision first: whatever is read after it and is newer has raised it.
-        let row: Vec<Row> = self.read(sql!("gates/read"), &key).await?;
+        let rows: Vec<Row> = self.read(sql!("gates/read"), &key).await?;
+        let mut rows = rows.into_iter();
         let Some(Row {
             revision,
             dirty,
-            state,
-        }) = row.into_iter().next()
+            text,
+            ..
+        }) = rows.next()
         else {
             return Ok(Loaded {
                 // Without a window: whoever enqueues first brings one.
@@ -111,12 +108,11 @@ impl Store {
                 places: HashMap::new(),
             });
         };
-        let mut gate: Gate = serde_json::from_str(&state).map_err(unfit("gates/read"))?;
+        let mut gate: Gate = serde_json::from_str(&text).map_err(unfit("gates/read"))?;
         name.clone_into(&mut gate.name);
-        let rows: Vec<EntryRow> = self.read(sql!("gates/entries"), &key).await?;
         let mut places = HashMap::new();
-        for EntryRow { place, entry } in rows {
-            let entry: Entry = serde_json::from_str(&entry).map_err(unfit("gates/entries"))?;
+        for Row { place, text, .. } in rows {
+            let entry: Entry = serde_json::from_str(&text).map_err(unfit("gates/read"))?;
             gate.entries.push(entry.clone());
             places.insert(entry.id().to_owned(), (place, entry));
         }

@@ -237,7 +237,11 @@ impl Rival {
             }
             _ => {
                 let view = self.store.gate_view(gate).await.unwrap();
-                let entries = view.map(|view| view.entries).unwrap_or_default();
+                let (published, entries) = view
+                    .map(|view| (view.gate.published, view.entries))
+                    .unwrap_or_default();
+                let mut since = entries.iter().map(|entry| entry.published_before);
+                assert!(since.all(|before| before <= published), "of two moments");
                 let which = usize::try_from(self.any(6)).unwrap();
                 if let Some(entry) = entries.get(which) {
                     let id = entry.id().to_owned();
