@@ -79,7 +79,7 @@ def test_a_group_in_a_chain_in_a_chord(longshore, tables, python_worker):
     python_worker(backend=tables.backend_url)
     last = "py.add" if tables.results == "database" else "add"
     inner = group(sig(tables, "add", 10), sig(tables, last, 20), app=tables)
-    part = chain(sig(tables, "py.add", 1, 2), inner, app=tables)
+    part = chain(sig(tables, "add", 1, 2), inner, app=tables)
     flow = chord([part, sig(tables, "mul", 2, 2)], sig(tables, "py.echo"), app=tables)
     found = flow.apply_async().get(timeout=LIMIT)["args"][0]
     assert flat(found) == [4, 13, 23]
