@@ -22,6 +22,7 @@ mod celery;
 pub(crate) mod command;
 mod gates;
 mod lanes;
+mod merge;
 mod messages;
 mod outbox;
 mod postgres;
@@ -235,6 +236,7 @@ struct Inner {
     locks: bool,
     schema: String,
     commands: TaskTracker,
+    merger: merge::Merger,
 }
 
 /// A handle on the store; clones share it.
@@ -271,6 +273,7 @@ impl Store {
             locks: config.locks,
             schema: config.schema.clone(),
             commands: TaskTracker::new(),
+            merger: merge::Merger::default(),
         })))
     }
 

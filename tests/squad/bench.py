@@ -1,11 +1,13 @@
 """Numbers beside SQUAD's own workers, in one run: `scripts/services -- PYTHON tests/squad/bench.py fetch|cts [COUNT] [ENGINE…]`.
 
-fetch  test jobs of the fake backend: how many a second are collected, from the first to the last one's end in the database
+fetch  test jobs of the fake backend: how many a second are collected, from the first to the last one's end in the database; and the
+       processor time of each (which says more than the seconds where others use the machine)
 cts    one test job with a CTS result of COUNT tests: from its message to the end of the test job
 
 Prints a line for each engine. Longshore is the release program: `cargo build --release` first.
 """
 
+import os
 import pathlib
 import sys
 import tempfile
@@ -46,6 +48,26 @@ def peak(processes):
     return sizes
 
 
+def spent(pid):
+    """Seconds of processor time of a process, and of its children that have ended; and whose child it is."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"), int(fields[1])
+
+
+def spent_by_postgres(site):
+    """The same of PostgreSQL: its server, and all that it has started."""
+    server = pathlib.Path(site.database.rows("select current_setting('data_directory') as d")[0]["d"], "postmaster.pid")
+    server = int(server.read_text().split()[0])
+    total, _ = spent(server)
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            own, parent = spent(entry.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended, and is in the server's account
+        total += own if parent == server else 0
+    return total
+
+
 def fetch(site, engine, count):
     backend = site.backend("fake", "http://127.0.0.1:1", kind="fake")
     build = site.build()
@@ -54,10 +76,17 @@ def fetch(site, engine, count):
     jobs = [row["id"] for row in site.database.rows("select id from ci_testjob order by id")]
     for job in jobs:
         site.fetch(job)
+    before = spent_by_postgres(site)
     started = engine(site)
     site.wait_for("all test jobs", "select 1 where not exists (select 1 from ci_testjob where not fetched or testrun_id is null)", limit=600)
     seconds = float(site.database.rows("select extract(epoch from max(fetched_at) - min(fetched_at)) as s from ci_testjob")[0]["s"])
-    print(f"fetch {engine.__name__}: {(count - 1) / seconds:.1f} test jobs/s ({count} in {seconds:.1f} s)", flush=True)
+    worker = sum(spent(process.pid)[0] for process in site.processes)
+    postgres = spent_by_postgres(site) - before
+    print(
+        f"fetch {engine.__name__}: {(count - 1) / seconds:.1f} test jobs/s ({count} in {seconds:.1f} s); processor time of a test job: "
+        f"worker {worker / count * 1000:.1f} ms, PostgreSQL {postgres / count * 1000:.1f} ms",
+        flush=True,
+    )
     return started
 
 

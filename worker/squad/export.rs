@@ -1,12 +1,15 @@
 //! What a part brings into SQUAD: its files before, and the statements of the transaction that shows everything.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::Squad;
 use super::files::Writing;
-use crate::handler::Context;
-use crate::store::{FileView, Op, STAGED_PAGE, StagedMetric, StagedTest};
-use crate::testjob::stage::Progress;
+use crate::handler::{Context, Stop};
+use crate::store::{
+    FileView, Op, STAGED_PAGE, StagedMetric, StagedRow, StagedTest, Store, StoreError,
+};
+use crate::testjob::stage::{Progress, Rest};
 
 /// Facts that our backends add for our own use.
 const OURS: [&str; 3] = [
@@ -54,22 +57,180 @@ impl Kind {
     }
 
     /// The next results after row `after`.
-    async fn page(self, context: &Context, run: Run, after: i64) -> anyhow::Result<Vec<Entry>> {
-        let store = context.store();
+    async fn page(
+        self,
+        context: &Context,
+        rows: &Rows,
+        run: Run,
+        after: i64,
+    ) -> anyhow::Result<Vec<Entry>> {
+        let metric = |metric| Entry::metric(metric, run.named_units);
         Ok(match self {
-            Self::Tests => context
-                .patiently(|| store.staged_tests(run.run, after))
-                .await?
-                .into_iter()
-                .map(Entry::test)
-                .collect(),
-            Self::Metrics => context
-                .patiently(|| store.staged_metrics(run.run, after))
-                .await?
-                .into_iter()
-                .map(|metric| Entry::metric(metric, run.named_units))
-                .collect(),
+            Self::Tests => {
+                let tests = rows.tests(context, run.run, after).await?;
+                tests.into_iter().map(Entry::test).collect()
+            }
+            Self::Metrics => {
+                let metrics = rows.metrics(context, run.run, after).await?;
+                metrics.into_iter().map(metric).collect()
+            }
         })
+    }
+}
+
+/// Where the rows of a run are.
+#[derive(Debug)]
+pub(super) enum Rows {
+    /// In the store.
+    Stored,
+    /// Here, all of them, few, on their way into the store with the command that publishes them.
+    Here(Rest),
+}
+
+impl Rows {
+    /// What is to be written of them.
+    pub(super) fn ops(&self, store: &Store) -> Result<Vec<Op>, StoreError> {
+        match self {
+            Self::Stored => Ok(Vec::new()),
+            Self::Here(rest) => rest.ops(store),
+        }
+    }
+
+    /// Tests after row `after`: all, or a page of [`STAGED_PAGE`].
+    async fn tests(
+        &self,
+        context: &Context,
+        run: i64,
+        after: i64,
+    ) -> Result<Vec<StagedTest>, Stop> {
+        let store = context.store();
+        let Self::Here(rest) = self else {
+            return context.patiently(|| store.staged_tests(run, after)).await;
+        };
+        let test = |(seq, row): (i64, &StagedRow)| match row {
+            StagedRow::Test {
+                suite,
+                name,
+                result,
+                log,
+            } => Some(StagedTest {
+                seq,
+                suite: suite.clone(),
+                name: name.clone(),
+                result: (*result).to_owned(),
+                log: log.clone(),
+            }),
+            StagedRow::Metric { .. }
+            | StagedRow::Fact { .. }
+            | StagedRow::File { .. }
+            | StagedRow::Data { .. } => None,
+        };
+        Ok(rest.numbered().filter_map(test).collect())
+    }
+
+    /// Metrics, likewise.
+    async fn metrics(
+        &self,
+        context: &Context,
+        run: i64,
+        after: i64,
+    ) -> Result<Vec<StagedMetric>, Stop> {
+        let store = context.store();
+        let Self::Here(rest) = self else {
+            return context.patiently(|| store.staged_metrics(run, after)).await;
+        };
+        let metric = |(seq, row): (i64, &StagedRow)| match row {
+            StagedRow::Metric {
+                suite,
+                name,
+                value,
+                unit,
+                measurements,
+            } => Some(StagedMetric {
+                seq,
+                suite: suite.clone(),
+                name: name.clone(),
+                value: *value,
+                unit: unit.clone(),
+                measurements: json!(measurements).to_string(),
+            }),
+            StagedRow::Test { .. }
+            | StagedRow::Fact { .. }
+            | StagedRow::File { .. }
+            | StagedRow::Data { .. } => None,
+        };
+        Ok(rest.numbered().filter_map(metric).collect())
+    }
+
+    /// The facts (key, JSON).
+    pub(super) async fn facts(
+        &self,
+        context: &Context,
+        run: i64,
+    ) -> Result<Vec<(String, String)>, Stop> {
+        let store = context.store();
+        let Self::Here(rest) = self else {
+            return context.patiently(|| store.staged_facts(run)).await;
+        };
+        let fact = |(_, row): (i64, &StagedRow)| match row {
+            StagedRow::Fact {
+                kind: "metadata",
+                key,
+                value,
+            } => Some((key.clone(), value.clone())),
+            StagedRow::Fact { .. }
+            | StagedRow::Test { .. }
+            | StagedRow::Metric { .. }
+            | StagedRow::File { .. }
+            | StagedRow::Data { .. } => None,
+        };
+        Ok(rest.numbered().filter_map(fact).collect())
+    }
+
+    /// The files.
+    pub(super) async fn files(&self, context: &Context, run: i64) -> Result<Vec<FileView>, Stop> {
+        let Self::Here(rest) = self else {
+            return staged_files(context, run).await;
+        };
+        let file = |(seq, row): (i64, &StagedRow)| match row {
+            StagedRow::File { name, mimetype } => Some(FileView {
+                run,
+                seq,
+                name: name.clone(),
+                mimetype: mimetype.clone(),
+            }),
+            StagedRow::Test { .. }
+            | StagedRow::Metric { .. }
+            | StagedRow::Fact { .. }
+            | StagedRow::Data { .. } => None,
+        };
+        Ok(rest.numbered().filter_map(file).collect())
+    }
+
+    /// The next pieces of a file after row `after`; none: that was all.
+    async fn pieces(
+        &self,
+        context: &Context,
+        file: &FileView,
+        after: i64,
+    ) -> Result<Vec<(i64, Bytes)>, Stop> {
+        let store = context.store();
+        let Self::Here(rest) = self else {
+            let pieces = context.patiently(|| store.file_data(file, after)).await?;
+            let pieces = pieces.into_iter();
+            return Ok(pieces.map(|(seq, data)| (seq, data.into())).collect());
+        };
+        let piece = |(seq, row): (i64, &StagedRow)| match row {
+            StagedRow::Data { file: of, data } if *of == file.seq && seq > after => {
+                Some((seq, data.clone()))
+            }
+            StagedRow::Data { .. }
+            | StagedRow::Test { .. }
+            | StagedRow::Metric { .. }
+            | StagedRow::Fact { .. }
+            | StagedRow::File { .. } => None,
+        };
+        Ok(rest.numbered().filter_map(piece).collect())
     }
 }
 
@@ -103,16 +264,16 @@ impl Squad {
         &self,
         context: &Context,
         run: Run,
-        files: &[FileView],
+        (rows, files): (&Rows, &[FileView]),
         completed: bool,
     ) -> anyhow::Result<()> {
         for kind in [Kind::Tests, Kind::Metrics] {
-            self.listing(context, run, kind, completed).await?;
+            self.listing(context, rows, run, kind, completed).await?;
         }
         let log = files.iter().find(|file| file.name == LOG);
-        let mut writing = self.begin(run, "log_file").await?;
+        let mut writing = self.begin(run, "log_file")?;
         if let Some(log) = log {
-            copy(context, log, &mut writing, true).await?;
+            copy(context, rows, log, &mut writing, true).await?;
         }
         writing.end().await?;
         Ok(())
@@ -133,9 +294,9 @@ impl Squad {
         Ok(())
     }
 
-    async fn begin(&self, run: Run, name: &str) -> anyhow::Result<Writing> {
+    fn begin(&self, run: Run, name: &str) -> anyhow::Result<Writing> {
         let path = format!("testrun/{}/{name}", run.testrun);
-        Ok(self.storage.begin(&path, UNTYPED).await?)
+        Ok(self.storage.begin(&path, UNTYPED)?)
     }
 
     /// Writes a file that names all results of a kind with what they are, none if the test job did not complete: one
@@ -143,15 +304,16 @@ impl Squad {
     async fn listing(
         &self,
         context: &Context,
+        rows: &Rows,
         run: Run,
         kind: Kind,
         completed: bool,
     ) -> anyhow::Result<()> {
-        let mut writing = self.begin(run, kind.file()).await?;
+        let mut writing = self.begin(run, kind.file())?;
         let (mut after, mut sign) = (0, "{");
         let mut more = completed;
         while more {
-            let page = kind.page(context, run, after).await?;
+            let page = kind.page(context, rows, run, after).await?;
             more = i64::try_from(page.len()).is_ok_and(|rows| rows == STAGED_PAGE);
             after = page.last().map_or(after, |last| last.seq);
             for Entry { name, value, .. } in page {
@@ -173,7 +335,7 @@ impl Squad {
         run: i64,
         mut files: Vec<FileView>,
     ) -> anyhow::Result<Option<Op>> {
-        files.retain(|file| file.name != LOG && file.name != DEFINITION);
+        files.retain(|file| is_attachment(&file.name));
         if files.is_empty() {
             return Ok(None);
         }
@@ -187,30 +349,36 @@ impl Squad {
             let Some(file) = files.iter().find(|file| file.seq == seq) else {
                 continue;
             };
-            let mut writing = self.storage.begin(&path, &file.mimetype).await?;
-            copy(context, file, &mut writing, false).await?;
+            let mut writing = self.storage.begin(&path, &file.mimetype)?;
+            copy(context, &Rows::Stored, file, &mut writing, false).await?;
             lengths.push((seq, writing.end().await?));
         }
         Ok(Some(store.squad_stored(run, &lengths)?))
     }
 }
 
+/// Whether a staged file becomes an attachment.
+pub(super) fn is_attachment(name: &str) -> bool {
+    name != LOG && name != DEFINITION
+}
+
 /// The files that a run has staged.
-pub(super) async fn staged_files(context: &Context, run: i64) -> anyhow::Result<Vec<FileView>> {
+pub(super) async fn staged_files(context: &Context, run: i64) -> Result<Vec<FileView>, Stop> {
     let store = context.store();
-    Ok(context.patiently(|| store.staged_files(run)).await?)
+    context.patiently(|| store.staged_files(run)).await
 }
 
 /// Copies a staged file; a text of SQUAD's holds no NUL.
 async fn copy(
     context: &Context,
+    rows: &Rows,
     file: &FileView,
     to: &mut Writing,
     is_text: bool,
 ) -> anyhow::Result<()> {
-    let (store, mut after) = (context.store(), 0);
+    let mut after = 0;
     loop {
-        let pieces = context.patiently(|| store.file_data(file, after)).await?;
+        let pieces = rows.pieces(context, file, after).await?;
         let Some((last, _)) = pieces.last() else {
             return Ok(());
         };

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::export::{Run, metadata, python, staged_files};
+use super::export::{Rows, Run, is_attachment, metadata, python};
 use super::plan::{Plan, enabled, native};
 use super::{PLUGIN, Squad, pass_on, pk, text};
 use crate::config::ResultStore;
 use crate::handler::{Context, Fatal, Outcome};
-use crate::store::{Begun, Extent, Fetched, Op, RunCounts, Said, SquadJob};
+use crate::store::{Begun, Extent, Fetched, Op, RunCounts, Said, SquadJob, StagedRow};
 use crate::task::Task;
 use crate::testjob::backend::{Backend, BackendError, Collected, Settings, Summary};
 use crate::testjob::fetch::failure;
 use crate::testjob::item::{Item, Sink};
-use crate::testjob::stage::{Progress, Staged, stage};
+use crate::testjob::stage::{Progress, Rest, Staged, stage};
 
 /// The backend's name of SQUAD's test jobs in our own table.
 const BACKEND: &str = "squad";
@@ -236,9 +236,22 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
             return Ok(Outcome::done(json!({ "the backend says": state })));
         }
     };
-    context.save_with(&progress, rest).await?;
-    squad.names(context, &progress).await?;
-    work.publish(place, testrun, summary, counts).await
+    // Few rows go with what publishes them, and are not read again; files with numbers are taken from the store.
+    let rows = if rest.is_all_and_few() && !has_attachments(&rest) {
+        Rows::Here(rest)
+    } else {
+        let store = context.store();
+        context.save_with(&progress, rest.ops(store)?).await?;
+        squad.names(context, &progress).await?;
+        Rows::Stored
+    };
+    work.publish(place, testrun, summary, (counts, rows)).await
+}
+
+/// Whether there are files that get a number in SQUAD.
+fn has_attachments(rest: &Rest) -> bool {
+    rest.numbered()
+        .any(|(_, row)| matches!(row, StagedRow::File { name, .. } if is_attachment(name)))
 }
 
 /// PostgreSQL's text holds no NUL.
@@ -336,7 +349,7 @@ impl Work {
         (run, testjob, generation): (i64, i64, i64),
         testrun: i64,
         summary: Summary,
-        counts: RunCounts,
+        (counts, rows): (RunCounts, Rows),
     ) -> anyhow::Result<Outcome> {
         let Self {
             squad,
@@ -347,12 +360,17 @@ impl Work {
             ..
         } = self;
         let store = context.store();
-        let (status, extent, mut with) = match mode {
+        let mut with = rows.ops(store)?;
+        let (status, extent) = match mode {
             Mode::Fetch { .. } => {
-                self.testrun((run, testjob, generation), testrun, &summary, counts)
-                    .await?
+                let place = (run, testjob, generation);
+                let (status, extent, more) = self
+                    .testrun(place, testrun, &summary, (counts, &rows))
+                    .await?;
+                with.extend(more);
+                (status, extent)
             }
-            Mode::Add { status, .. } => (status.clone(), Extent::ANY, Vec::new()),
+            Mode::Add { status, .. } => (status.clone(), Extent::ANY),
         };
         let queue = &squad.config.squad.postprocess_queue;
         let follow = plan
@@ -396,8 +414,10 @@ impl Work {
         (run, testjob, generation): (i64, i64, i64),
         testrun: i64,
         summary: &Summary,
-        counts: RunCounts,
+        (counts, rows): (RunCounts, &Rows),
     ) -> anyhow::Result<(String, Extent, Vec<Op>)> {
+        /// More are published by themselves.
+        const MANY: i64 = 1000;
         let Self {
             squad,
             context,
@@ -406,23 +426,25 @@ impl Work {
             ..
         } = self;
         let completed = summary.completed && counts.tests + counts.metrics > 0;
-        let files = staged_files(context, run).await?;
+        let files = rows.files(context, run).await?;
         let place = Run {
             run,
             testrun,
             named_units: job.kind == "lava",
         };
         squad
-            .testrun_files(context, place, &files, completed)
+            .testrun_files(context, place, (rows, &files), completed)
             .await?;
         let mut with = Vec::new();
         with.extend(squad.attachments(context, run, files).await?);
-        let said = self.said(run, summary, completed).await?;
+        let facts = rows.facts(context, run).await?;
+        let said = self.said(facts, summary, completed);
         let extent = Extent {
             plugins: !plan.native.is_empty(),
             metrics: counts.metrics > 0,
             files: !with.is_empty(),
             resubmit: said.resubmit == 1,
+            many: counts.tests + counts.metrics > MANY,
         };
         with.push(context.store().squad_said(testjob, generation, &said)?);
         Ok((said.status, extent, with))
@@ -453,12 +475,10 @@ impl Work {
             })
     }
 
-    async fn said(&self, run: i64, summary: &Summary, completed: bool) -> anyhow::Result<Said> {
-        let store = self.context.store();
-        let facts = self.context.patiently(|| store.staged_facts(run)).await?;
+    fn said(&self, facts: Vec<(String, String)>, summary: &Summary, completed: bool) -> Said {
         let (metadata, [started_at, ended_at]) =
             metadata(facts, &self.job_id, &summary.status, summary.url.as_deref());
-        Ok(Said {
+        Said {
             status: summary.status.clone(),
             completed: i32::from(completed),
             metadata: Value::Object(metadata).to_string(),
@@ -468,7 +488,7 @@ impl Work {
             started_at,
             ended_at,
             resubmit: i32::from(self.is_to_be_resubmitted(summary)),
-        })
+        }
     }
 
     fn plugin_task(

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::fs;
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::io::AsyncWriteExt;
 
 use crate::bucket::{Bucket, Upload};
 use crate::config::{self, Config};
@@ -33,13 +33,22 @@ pub(super) struct Writing {
 }
 
 enum File {
-    Folder {
-        file: BufWriter<fs::File>,
-        beside: PathBuf,
-        place: PathBuf,
-    },
+    Folder(Beside),
     Bucket(Upload),
 }
+
+/// A file beside its place. A small one is made in one go when it is whole: each step is a thread of its own that the runtime waits for.
+struct Beside {
+    beside: PathBuf,
+    place: PathBuf,
+    /// What is not written yet.
+    buffer: Vec<u8>,
+    /// Once it is not small.
+    file: Option<fs::File>,
+}
+
+/// What is collected before it is written.
+const BUFFER: usize = 256 * 1024;
 
 /// What could not be done with a file of the storage; another attempt may.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +95,7 @@ impl Storage {
     ///
     /// Why none can.
     pub async fn probe(&self) -> Result<(), StorageError> {
-        let written = match self.begin(PROBE, "text/plain").await {
+        let written = match self.begin(PROBE, "text/plain") {
             Ok(writing) => writing.end().await.map(drop),
             Err(error) => Err(error),
         };
@@ -99,12 +108,12 @@ impl Storage {
     }
 
     /// Begins the file `path`; one that was begun before is begun again.
-    pub(super) async fn begin(&self, path: &str, mimetype: &str) -> Result<Writing, StorageError> {
+    pub(super) fn begin(&self, path: &str, mimetype: &str) -> Result<Writing, StorageError> {
         let file = match &self.place {
-            Place::Folder(folder) => File::in_folder(folder, path).await?,
+            Place::Folder(folder) => File::Folder(Beside::new(folder, path)),
             Place::Bucket(bucket) => {
                 let upload = bucket.upload(path, mimetype);
-                File::Bucket(upload.map_err(failed("write", path))?)
+                File::Bucket(upload.map_err(failed(WRITE, path))?)
             }
         };
         Ok(Writing {
@@ -121,51 +130,102 @@ impl std::fmt::Display for Storage {
     }
 }
 
-impl File {
-    async fn in_folder(storage: &Path, path: &str) -> Result<Self, StorageError> {
+/// Which step failed, and why.
+type Failed = (&'static str, io::Error);
+
+const FOLDER: &str = "make the folder of";
+const WRITE: &str = "write";
+const MOVE: &str = "move";
+
+impl Beside {
+    fn new(storage: &Path, path: &str) -> Self {
         let place = storage.join(path);
-        let folder = place.parent().unwrap_or(storage).to_owned();
-        fs::create_dir_all(&folder)
-            .await
-            .map_err(failed("make the folder of", path))?;
         let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let beside = folder.join(format!(".{name}.part"));
-        let file = fs::File::create(&beside)
-            .await
-            .map_err(failed("write", path))?;
-        Ok(Self::Folder {
-            file: BufWriter::with_capacity(256 * 1024, file),
+        let beside = place.with_file_name(format!(".{name}.part"));
+        Self {
             beside,
             place,
-        })
+            buffer: Vec::new(),
+            file: None,
+        }
     }
+
+    async fn write(&mut self, data: &[u8]) -> Result<(), Failed> {
+        self.buffer.extend_from_slice(data);
+        if self.buffer.len() < BUFFER {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            empty @ None => {
+                if let Some(folder) = self.beside.parent() {
+                    let made = fs::create_dir_all(folder).await;
+                    made.map_err(|error| (FOLDER, error))?;
+                }
+                let file = fs::File::create(&self.beside).await;
+                empty.insert(file.map_err(|error| (WRITE, error))?)
+            }
+        };
+        let written = file.write_all(&self.buffer).await;
+        self.buffer.clear();
+        written.map_err(|error| (WRITE, error))
+    }
+
+    async fn end(self) -> Result<(), Failed> {
+        let Self {
+            beside,
+            place,
+            buffer,
+            file,
+        } = self;
+        let Some(mut file) = file else {
+            let small = tokio::task::spawn_blocking(move || at_once(&beside, &place, &buffer));
+            return small
+                .await
+                .unwrap_or_else(|error| Err((WRITE, io::Error::other(error))));
+        };
+        let written = match file.write_all(&buffer).await {
+            Ok(()) => file.flush().await,
+            error @ Err(_) => error,
+        };
+        written.map_err(|error| (WRITE, error))?;
+        let moved = fs::rename(&beside, &place).await;
+        moved.map_err(|error| (MOVE, error))
+    }
+}
+
+fn at_once(beside: &Path, place: &Path, data: &[u8]) -> Result<(), Failed> {
+    use std::fs;
+    // Of the files of a test run, the first finds no folder yet.
+    let written = match (fs::write(beside, data), beside.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).map_err(|error| (FOLDER, error))?;
+            fs::write(beside, data)
+        }
+        (written, _) => written,
+    };
+    written.map_err(|error| (WRITE, error))?;
+    fs::rename(beside, place).map_err(|error| (MOVE, error))
 }
 
 impl Writing {
     pub(super) async fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
         self.length += data.len() as u64;
         let written = match &mut self.file {
-            File::Folder { file, .. } => file.write_all(data).await,
-            File::Bucket(upload) => upload.write(data).await,
+            File::Folder(beside) => beside.write(data).await,
+            File::Bucket(upload) => upload.write(data).await.map_err(|error| (WRITE, error)),
         };
-        written.map_err(failed("write", &self.path))
+        written.map_err(|(what, error)| failed(what, &self.path)(error))
     }
 
     /// The file is in its place, whole. Returns its length.
     pub(super) async fn end(self) -> Result<u64, StorageError> {
         let Self { file, path, length } = self;
-        match file {
-            File::Folder {
-                mut file,
-                beside,
-                place,
-            } => {
-                file.flush().await.map_err(failed("write", &path))?;
-                let moved = fs::rename(&beside, &place).await;
-                moved.map_err(failed("move", &path))?;
-            }
-            File::Bucket(upload) => upload.end().await.map_err(failed("write", &path))?,
-        }
+        let ended = match file {
+            File::Folder(beside) => beside.end().await,
+            File::Bucket(upload) => upload.end().await.map_err(|error| (WRITE, error)),
+        };
+        ended.map_err(|(what, error)| failed(what, &path)(error))?;
         Ok(length)
     }
 }

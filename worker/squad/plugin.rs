@@ -184,7 +184,7 @@ async fn staged(
             rest,
             counts,
             progress,
-        } => Some((*progress, rest, counts)),
+        } => Some((*progress, rest.ops(context.store())?, counts)),
         Staged::HandOff => None,
     })
 }

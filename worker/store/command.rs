@@ -48,12 +48,25 @@ pub struct Op {
     pub(crate) columns: Option<Arc<Columns>>,
     /// Whether a command with it may take minutes.
     pub(crate) slow: bool,
+    /// How many rows it has.
+    pub(super) count: usize,
+    /// Whether a command with it shares its commit with no other.
+    pub(super) alone: bool,
 }
 
-/// Many tests for PostgreSQL, as parameters of `stage_columns`: about as fast as COPY, and one message each way. Of COPY the last
-/// data and its end are two, and sqlx has the second wait until the server's TCP has acknowledged the first: 40 ms a time.
-#[derive(Debug, Default)]
-pub(crate) struct Columns {
+/// Rows for PostgreSQL as one parameter for each column.
+#[derive(Debug, Clone)]
+pub(crate) enum Columns {
+    /// Of `stage_columns`.
+    Tests(Tests),
+    /// Of `stage_pieces`.
+    Pieces(Pieces),
+}
+
+/// Many tests: about as fast as COPY, and one message each way. Of COPY the last data and its end are two, and sqlx has the second
+/// wait until the server's TCP has acknowledged the first: 40 ms a time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tests {
     pub(crate) run: Vec<i64>,
     pub(crate) seq: Vec<i64>,
     /// Suite, name, result.
@@ -61,7 +74,16 @@ pub(crate) struct Columns {
     pub(crate) log: Vec<Option<String>>,
 }
 
-impl Columns {
+/// Pieces of files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pieces {
+    pub(crate) run: Vec<i64>,
+    pub(crate) file: Vec<i64>,
+    pub(crate) seq: Vec<i64>,
+    pub(crate) data: Vec<Bytes>,
+}
+
+impl Tests {
     pub(crate) fn push(&mut self, run: i64, seq: i64, texts: [&str; 3], log: Option<&str>) {
         self.run.push(run);
         self.seq.push(seq);
@@ -72,9 +94,56 @@ impl Columns {
     }
 }
 
+impl Pieces {
+    pub(crate) fn push(&mut self, run: i64, file: i64, seq: i64, data: Bytes) {
+        self.run.push(run);
+        self.file.push(file);
+        self.seq.push(seq);
+        self.data.push(data);
+    }
+}
+
+impl Columns {
+    /// Adds the rows of `other`, which are for the same statement.
+    fn append(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Tests(to), Self::Tests(from)) => {
+                to.run.extend_from_slice(&from.run);
+                to.seq.extend_from_slice(&from.seq);
+                for (to, from) in to.texts.iter_mut().zip(&from.texts) {
+                    to.extend_from_slice(from);
+                }
+                to.log.extend_from_slice(&from.log);
+            }
+            (Self::Pieces(to), Self::Pieces(from)) => {
+                to.run.extend_from_slice(&from.run);
+                to.file.extend_from_slice(&from.file);
+                to.seq.extend_from_slice(&from.seq);
+                to.data.extend_from_slice(&from.data);
+            }
+            (Self::Tests(_), Self::Pieces(_)) | (Self::Pieces(_), Self::Tests(_)) => {}
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Tests(tests) => {
+                let texts = tests
+                    .texts
+                    .iter()
+                    .flatten()
+                    .chain(tests.log.iter().flatten());
+                texts.map(String::len).sum()
+            }
+            Self::Pieces(pieces) => pieces.data.iter().map(Bytes::len).sum(),
+        }
+    }
+}
+
 impl Op {
     /// `sql` over `rows`.
     pub(crate) fn new<T: Serialize>(sql: Sql, rows: &[T]) -> Result<Self, StoreError> {
+        let count = rows.len();
         let rows = serde_json::to_string(rows).map_err(|error| StoreError::Value {
             command: sql.name,
             reason: error.to_string(),
@@ -87,7 +156,16 @@ impl Op {
             bytes: None,
             columns: None,
             slow: false,
+            count,
+            alone: false,
         })
+    }
+
+    /// `sql` over rows in columns.
+    pub(crate) fn of_columns(sql: Sql, columns: Columns) -> Result<Self, StoreError> {
+        let mut op = Self::new::<Value>(sql, &[])?;
+        op.columns = Some(Arc::new(columns));
+        Ok(op)
     }
 
     /// `sql` over one row.
@@ -128,8 +206,12 @@ impl Op {
         all
     }
 
-    /// Its rows, which are a list in JSON, and those of `other`.
-    fn append(&mut self, other: &Self) {
+    /// Its rows, which are a list in JSON, and those of `other`, which is of the same statement.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.count += other.count;
+        if let (Some(columns), Some(more)) = (&mut self.columns, &other.columns) {
+            Arc::make_mut(columns).append(more);
+        }
         let more = other.rows.strip_prefix('[').unwrap_or_default();
         if more == "]" {
             return;
@@ -145,6 +227,17 @@ impl Op {
     pub(crate) fn slow(mut self) -> Self {
         self.slow = true;
         self
+    }
+
+    /// The same; a command with it shares its commit with no other.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// About how much its values take.
+    pub(super) fn weight(&self) -> usize {
+        self.rows.len() + self.columns.as_ref().map_or(0, |columns| columns.bytes())
     }
 
     /// Whether its answer is rows of the outbox, to be published.

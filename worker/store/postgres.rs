@@ -329,20 +329,20 @@ async fn execute(
 ) -> Result<Vec<Row>, StoreError> {
     let text = op.sql.for_dialect(Dialect::Postgres);
     if let Some(columns) = &op.columns {
-        let Columns {
-            run,
-            seq,
-            texts,
-            log,
-        } = columns.as_ref();
-        let [suite, name, result] = texts;
-        let insert = sqlx::query(text)
-            .bind(run)
-            .bind(seq)
-            .bind(suite)
-            .bind(name)
-            .bind(result)
-            .bind(log);
+        let insert = sqlx::query(text);
+        let pieces: Vec<&[u8]>;
+        let insert = match columns.as_ref() {
+            Columns::Tests(tests) => {
+                let [suite, name, result] = &tests.texts;
+                let insert = insert.bind(&tests.run).bind(&tests.seq);
+                insert.bind(suite).bind(name).bind(result).bind(&tests.log)
+            }
+            Columns::Pieces(all) => {
+                pieces = all.data.iter().map(|piece| &piece[..]).collect();
+                let insert = insert.bind(&all.run).bind(&all.file);
+                insert.bind(&all.seq).bind(&pieces)
+            }
+        };
         insert.execute(connection).await?;
         return Ok(Vec::new());
     }

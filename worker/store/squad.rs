@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Op, typed};
+use super::command::{Op, Row, typed};
 use super::sql::{Sql, sql};
 use super::testjobs::{begin_ops, begun};
 use super::{Begun, FileView, Store, StoreError};
@@ -126,6 +126,8 @@ pub struct Extent {
     pub files: bool,
     /// Whether it is to be submitted again.
     pub resubmit: bool,
+    /// Whether it has so many results that others need not wait for it.
+    pub many: bool,
 }
 
 impl Extent {
@@ -135,6 +137,7 @@ impl Extent {
         metrics: true,
         files: true,
         resubmit: true,
+        many: true,
     };
 
     /// Whether this step of an export has something to do.
@@ -175,8 +178,13 @@ impl Store {
         clean: bool,
         testrun: Option<i64>,
     ) -> Result<(Begun, Option<i64>), StoreError> {
+        /// Among the answers: the checkpoint's and the test job's come before.
+        const RUNS: usize = 2;
+        const EXPORTS: usize = 3;
         #[derive(Deserialize)]
-        struct Row {
+        struct Export {
+            pk: i64,
+            testjob: i64,
             testrun: i64,
         }
         let mut row = target.clone();
@@ -190,16 +198,15 @@ impl Store {
         if testrun.is_none() {
             ops.push(self.squad_looked(pk)?);
         }
-        let mut answers = self
-            .checkpoint(id, epoch, None, None, ops)
-            .await?
-            .into_iter()
-            .skip(1);
-        let begun = begun(id, answers.next().unwrap_or_default())?;
-        let row: Option<Row> = typed(answers.next().unwrap_or_default())?
-            .into_iter()
-            .next();
-        Ok((begun, row.map(|row| row.testrun)))
+        let answers = self.write_together(id, epoch, ops).await?;
+        let rows = |at| answers.get(at).map_or(&[] as &[Row], Vec::as_slice);
+        // Of others' test jobs too, if they began in the same commit.
+        let exports = typed::<Export>(rows(EXPORTS).to_vec())?;
+        let own = exports.into_iter().find(|export| export.pk == pk);
+        let testjob = own.as_ref().map(|own| own.testjob);
+        let mut runs = rows(RUNS).to_vec();
+        runs.retain(|run| run.get("testjob").and_then(Value::as_i64) == testjob);
+        Ok((begun(id, runs)?, own.map(|own| own.testrun)))
     }
 
     /// SQUAD's poll is to leave the test job alone for its interval.
@@ -335,8 +342,13 @@ impl Store {
             sql!("squad/told"),
         ];
         let row = json!({ "testjob": testjob, "generation": generation });
+        let patience = patience(&row)?;
         let mut ops = vec![
-            patience(&row)?,
+            if extent.many {
+                patience.alone()
+            } else {
+                patience
+            },
             Op::one(sql!("squad/lock"), &row)?.guarded(),
         ];
         let (leave, check) = (sql!("squad/keys_held"), sql!("squad/keys_checked"));

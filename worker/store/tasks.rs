@@ -1,13 +1,14 @@
 //! Verbs on tasks: enqueue, claim, checkpoint, settle.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::command::{Op, Row, typed};
 use super::lanes::{DOOM, Ended, written};
-use super::outbox::{Ring, ring_ended_op, ring_new_op, ring_op, rings};
+use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError, lanes};
 use crate::gate::Gate;
@@ -475,7 +476,8 @@ impl Store {
     }
 
     /// Writes how one attempt ended together with `ops` and new tasks: all of it, or, if the lease is lost
-    /// or one of `ops` finds its condition broken, nothing. Returns what is to be published.
+    /// or one of `ops` finds its condition broken, nothing. Returns what is to be published, also for others that shared its
+    /// commit: one of them is answered for all.
     ///
     /// # Errors
     ///
@@ -491,10 +493,15 @@ impl Store {
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
-        let (answers, mut rings) = self.announcing("publish", all.clone()).await?;
-        let doomed = written(&all, &answers, DOOM.name);
+        let answer = self.together("publish", id, all.clone()).await?;
+        if !answer.speaks {
+            return Ok(Vec::new());
+        }
+        let announces = all.iter().map(Op::announces).collect();
+        let mut rings = announced(&answer.rows, announces)?;
+        let doomed = written(&all, &answer.rows, DOOM.name);
         self.pass_on_these(doomed, &mut rings).await;
-        let ended = Ended::among(answers.first().map_or(&[], Vec::as_slice));
+        let ended = Ended::among(answer.rows.first().map_or(&[], Vec::as_slice));
         self.pass_on_after(ended, &mut rings).await;
         Ok(rings)
     }
@@ -549,11 +556,20 @@ impl Store {
         progress: Option<&str>,
         ops: Vec<Op>,
     ) -> Result<Vec<Vec<Row>>, StoreError> {
-        let row = json!({ "id": id, "epoch": epoch, "checkpoint": checkpoint.map(Value::to_string), "progress": progress });
-        let mut all = vec![Op::one(sql!("checkpoint"), &row)?.guarded()];
-        all.extend(ops);
+        let all = checkpoint_ops(id, epoch, checkpoint, progress, ops)?;
         let mut answers = self.command("checkpoint", all).await?;
         Ok(answers.split_off(1))
+    }
+
+    /// The same with others that wait to be written, and without a checkpoint. The answers of `ops` have the rows of all of them.
+    pub(super) async fn write_together(
+        &self,
+        id: &TaskId,
+        epoch: Epoch,
+        ops: Vec<Op>,
+    ) -> Result<Arc<Vec<Vec<Row>>>, StoreError> {
+        let all = checkpoint_ops(id, epoch, None, None, ops)?;
+        Ok(self.together("checkpoint", id, all).await?.rows)
     }
 
     /// The checkpoint of an attempt that still holds its task.
@@ -593,6 +609,20 @@ impl Store {
         let ops = vec![Op::new(sql!("unpark"), &rows)?, ring_new_op()?];
         rings(self.command("unpark", ops).await?.pop().unwrap_or_default())
     }
+}
+
+/// `ops` after an attempt's checkpoint, or after a look at its lease alone.
+fn checkpoint_ops(
+    id: &TaskId,
+    epoch: Epoch,
+    checkpoint: Option<&Value>,
+    progress: Option<&str>,
+    ops: Vec<Op>,
+) -> Result<Vec<Op>, StoreError> {
+    let row = json!({ "id": id, "epoch": epoch, "checkpoint": checkpoint.map(Value::to_string), "progress": progress });
+    let mut all = vec![Op::one(sql!("checkpoint"), &row)?.guarded()];
+    all.extend(ops);
+    Ok(all)
 }
 
 /// What adds tasks and announces those that may run.

@@ -3,13 +3,11 @@
 //! What an attempt writes goes in as [`Op`]s beside its checkpoint or its settlement, so that the epoch
 //! guards it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Columns, Op, Row, typed};
+use super::command::{Columns, Op, Pieces, Row, Tests, typed};
 use super::sql::sql;
 use super::{Db, Store, StoreError};
 use crate::id::{Epoch, TaskId};
@@ -182,12 +180,13 @@ impl Store {
     /// [`StoreError::Value`] if a row cannot be written as JSON.
     pub fn stage(&self, run: i64, from: i64, rows: &[StagedRow]) -> Result<Vec<Op>, StoreError> {
         let (mut tests, mut metrics, mut facts, mut files, mut ops) =
-            (Tests::default(), vec![], vec![], vec![], vec![]);
+            (vec![], vec![], vec![], vec![], vec![]);
+        let (mut columns, mut pieces) = (Tests::default(), Pieces::default());
         let postgres = matches!(self.0.db, Db::Postgres(_));
         for (seq, row) in (from..).zip(rows) {
             match row {
-                StagedRow::Test { suite, name, result, log } if postgres => tests.columns.push(run, seq, [suite, name, result], log.as_deref()),
-                StagedRow::Test { suite, name, result, log } => tests.rows.push(
+                StagedRow::Test { suite, name, result, log } if postgres => columns.push(run, seq, [suite, name, result], log.as_deref()),
+                StagedRow::Test { suite, name, result, log } => tests.push(
                     json!({ "run": run, "seq": seq, "suite": suite, "name": name, "result": result, "log": log }),
                 ),
                 StagedRow::Metric { suite, name, value, unit, measurements } => metrics.push(json!({
@@ -200,13 +199,22 @@ impl Store {
                 StagedRow::File { name, mimetype } => {
                     files.push(json!({ "run": run, "seq": seq, "name": name, "mimetype": mimetype }));
                 }
+                StagedRow::Data { file, data } if postgres => pieces.push(run, *file, seq, data.clone()),
                 StagedRow::Data { file, data } => ops.push(
                     Op::one(sql!("stage_data"), &json!({ "run": run, "file": file, "seq": seq }))?.with_bytes(data.clone()),
                 ),
             }
         }
-        ops.extend(tests.into_op()?);
+        if !pieces.seq.is_empty() {
+            let columns = Columns::Pieces(pieces);
+            ops.push(Op::of_columns(sql!("stage_pieces"), columns)?);
+        }
+        if !columns.seq.is_empty() {
+            let columns = Columns::Tests(columns);
+            ops.push(Op::of_columns(sql!("stage_columns"), columns)?);
+        }
         for (sql, rows) in [
+            (sql!("stage_tests"), tests),
             (sql!("stage_metrics"), metrics),
             (sql!("stage_facts"), facts),
             (sql!("stage_files"), files),
@@ -337,26 +345,4 @@ fn publish_run(run: i64, task: &TaskId, counts: &RunCounts) -> Result<Op, StoreE
         "metrics": metrics, "problems": problems,
     });
     Ok(Op::one(sql!("run_publish"), &row)?.guarded())
-}
-
-/// Tests of a chunk: as JSON rows for SQLite, as columns for PostgreSQL.
-#[derive(Default)]
-struct Tests {
-    rows: Vec<Value>,
-    columns: Columns,
-}
-
-impl Tests {
-    fn into_op(self) -> Result<Option<Op>, StoreError> {
-        let Self { rows, columns } = self;
-        if !columns.seq.is_empty() {
-            let mut op = Op::new::<Value>(sql!("stage_columns"), &[])?;
-            op.columns = Some(Arc::new(columns));
-            return Ok(Some(op));
-        }
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        Op::new(sql!("stage_tests"), &rows).map(Some)
-    }
 }

@@ -106,7 +106,7 @@ pub(super) async fn run(
             rest,
             counts,
             progress: _,
-        } => (answer, rest, counts),
+        } => (answer, rest.ops(context.store())?, counts),
         Staged::HandOff => return Ok(Outcome::HandOff),
     };
     let summary = match answer {

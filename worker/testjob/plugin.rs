@@ -159,10 +159,11 @@ fn outcome(
         } => Ok(Outcome::Later { after, reason }),
         Staged::All {
             answer: End::Done,
-            rest: mut with,
+            rest,
             counts,
             progress: _,
         } => {
+            let mut with = rest.ops(context.store())?;
             with.extend(context.store().publish_plugin(
                 context.task(),
                 run,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::item::{DATA_CHUNK, Item, MAX_TEXT, Metric, Sink, Test, TestResult};
 use crate::crash;
 use crate::handler::{Context, Stop};
-use crate::store::{Op, RunCounts, StagedRow};
+use crate::store::{Op, RunCounts, StagedRow, Store, StoreError};
 
 /// The longest suite, test or metric name, in characters; SQUAD's limit. Longer ones are cut and marked.
 pub const MAX_NAME: usize = 256;
@@ -107,6 +107,39 @@ impl Progress {
     }
 }
 
+/// Rows of a run that are not written yet: the last ones, or all of a small one.
+#[derive(Debug)]
+pub struct Rest {
+    run: i64,
+    /// The first one's number.
+    from: i64,
+    rows: Vec<StagedRow>,
+}
+
+impl Rest {
+    /// What writes them.
+    ///
+    /// # Errors
+    ///
+    /// A row cannot be written as JSON.
+    pub fn ops(&self, store: &Store) -> Result<Vec<Op>, StoreError> {
+        store.stage(self.run, self.from, &self.rows)
+    }
+
+    /// Whether these are all rows of the run, and few.
+    pub fn is_all_and_few(&self) -> bool {
+        /// More are better read again than kept in memory.
+        const FEW: (usize, usize) = (1000, 256 * 1024);
+        let bytes: usize = self.rows.iter().map(size).sum();
+        self.from == 1 && self.rows.len() <= FEW.0 && bytes <= FEW.1
+    }
+
+    /// The rows with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (i64, &StagedRow)> {
+        (self.from..).zip(&self.rows)
+    }
+}
+
 /// How staging ended.
 #[derive(Debug)]
 pub enum Staged<T> {
@@ -115,7 +148,7 @@ pub enum Staged<T> {
         /// What the source returned.
         answer: T,
         /// The last rows.
-        rest: Vec<Op>,
+        rest: Rest,
         /// The run's counts.
         counts: RunCounts,
         /// The checkpoint that goes with `rest`, for whoever writes it before publishing.
@@ -167,7 +200,7 @@ where
                     progress = stager.anew();
                     continue;
                 }
-                let rest = stager.finish()?;
+                let rest = stager.finish();
                 return Ok(Staged::All {
                     answer,
                     rest,
@@ -422,7 +455,8 @@ impl Stager {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let ops = self.ops()?;
+        let ops = self.rest().ops(self.context.store());
+        let ops = ops.map_err(Stop::Store)?;
         self.context.set_progress(format!(
             "{} tests, {} rows staged",
             self.progress.counts.tests, self.progress.rows
@@ -434,18 +468,19 @@ impl Stager {
     }
 
     /// The rows that are not written yet.
-    fn ops(&mut self) -> Result<Vec<Op>, Stop> {
+    fn rest(&mut self) -> Rest {
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
         let from = self.progress.rows - i64::try_from(rows.len()).unwrap_or(0) + 1;
-        self.context
-            .store()
-            .stage(self.progress.run, from, &rows)
-            .map_err(Stop::Store)
+        Rest {
+            run: self.progress.run,
+            from,
+            rows,
+        }
     }
 
     /// The last rows, and the summary of what could not be kept as it was.
-    fn finish(&mut self) -> Result<Vec<Op>, Stop> {
+    fn finish(&mut self) -> Rest {
         for (count, what) in [
             (
                 std::mem::take(&mut self.progress.cut_names),
@@ -466,7 +501,7 @@ impl Stager {
                 self.progress.rows += 1;
             }
         }
-        self.ops()
+        self.rest()
     }
 
     /// The beginning again: the source said something else.

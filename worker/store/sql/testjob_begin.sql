@@ -3,11 +3,11 @@
 insert into testjobs (backend, remote_id, project, build, environment, state, visible, wanted, created_at)
 select i.backend, i.remote_id, i.project, i.build, i.environment, 'fetching', 0, 1, {now}
 from {rows backend text, remote_id text, project text, build text, environment text, again bigint}
-where true
+where true order by i.backend, i.remote_id
 on conflict (backend, remote_id) do update set
   state = case when testjobs.state in ('submitted', 'fetching')
-      or testjobs.visible = testjobs.wanted and (select i.again from {rows again bigint}) = 1
+      or testjobs.visible = testjobs.wanted and (select i.again from {rows backend text, remote_id text, again bigint} where i.backend = testjobs.backend and i.remote_id = testjobs.remote_id) = 1
     then 'fetching' else testjobs.state end,
-  wanted = case when testjobs.visible = testjobs.wanted and (select i.again from {rows again bigint}) = 1
+  wanted = case when testjobs.visible = testjobs.wanted and (select i.again from {rows backend text, remote_id text, again bigint} where i.backend = testjobs.backend and i.remote_id = testjobs.remote_id) = 1
     then testjobs.wanted + 1 else testjobs.wanted end
 returning id, state, visible, wanted

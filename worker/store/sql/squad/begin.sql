@@ -6,4 +6,4 @@ from {rows backend text, remote_id text, pk bigint, clean bigint, testrun bigint
 join testjobs j on j.backend = i.backend and j.remote_id = i.remote_id
 where j.state = 'fetching'
 on conflict (testjob, generation) do update set clean = greatest(squad_exports.clean, excluded.clean)
-returning testrun
+returning pk, testjob, testrun

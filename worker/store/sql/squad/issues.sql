@@ -9,7 +9,7 @@ with due as (
   select k.id, k.test_name, w.environment_id from wanted w join public.core_knownissue k on k.test_name = w.test_name
 ), new as (
   insert into public.core_knownissue (title, test_name, active, intermittent)
-  select 'Tradefed/' || w.test_name, w.test_name, true, false from wanted w
+  select 'Tradefed/' || w.test_name, w.test_name, true, false from (select distinct test_name from wanted) w
   where not exists (select 1 from there where there.test_name = w.test_name)
   returning id, test_name
 )

@@ -5,7 +5,7 @@ with due as (
 ), parts as (
   select r.id, r.part from due join runs r on r.testjob = due.testjob and r.generation = due.generation where due.completed = 1 or r.part <> 'fetch'
 ), environments as (
-  insert into public.core_environment (slug, project_id, expected_test_runs) select environment, target_id, 0 from due on conflict do nothing
+  insert into public.core_environment (slug, project_id, expected_test_runs) select distinct environment, target_id, 0 from due order by 2, 1 on conflict do nothing
 ), names as (
   select 'test' as kind, s.suite, s.name from parts join staged_tests s on s.run = parts.id
   union select 'suite', s.suite, '-' from parts join staged_tests s on s.run = parts.id and parts.part <> 'kernel-log'

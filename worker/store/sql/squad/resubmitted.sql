@@ -6,8 +6,8 @@ with new as (
     false, t.resubmitted_count + 1, t.id, 0
   from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation and x.resubmit = 1
   join public.ci_testjob t on t.id = x.pk and t.definition is not null
-  returning id
+  returning id, parent_job_id
 )
 update squad_exports set resubmitted = new.id from new, {rows:k testjob bigint, generation bigint}
-where squad_exports.testjob = k.testjob and squad_exports.generation = k.generation
+where squad_exports.testjob = k.testjob and squad_exports.generation = k.generation and squad_exports.pk = new.parent_job_id
 returning squad_exports.resubmitted

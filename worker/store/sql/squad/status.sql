@@ -3,21 +3,22 @@
 with due as (
   select x.testrun, cast(r.metadata_file as jsonb)->'suite_versions' as versions from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk join public.core_testrun r on r.id = x.testrun
 ), tests as (
-  select c.suite_id, count(*) filter (where c.result) as pass, count(*) filter (where not c.result and c.has_known_issues is true) as xfail,
+  select due.testrun, c.suite_id, count(*) filter (where c.result) as pass, count(*) filter (where not c.result and c.has_known_issues is true) as xfail,
     count(*) filter (where not c.result and c.has_known_issues is not true) as fail, count(*) filter (where c.result is null) as skip
-  from due join public.core_test c on c.test_run_id = due.testrun group by grouping sets ((c.suite_id), ())
+  from due join public.core_test c on c.test_run_id = due.testrun group by grouping sets ((due.testrun, c.suite_id), (due.testrun))
 ), metrics as (
-  select c.suite_id, count(*) as measured, coalesce(exp(sum(ln(v.value) order by c.id, v.at) filter (where v.value > 0) / count(*) filter (where v.value > 0)), 0) as mean
+  select due.testrun, c.suite_id, count(*) as measured, coalesce(exp(sum(ln(v.value) order by c.id, v.at) filter (where v.value > 0) / count(*) filter (where v.value > 0)), 0) as mean
   from due join public.core_metric c on c.test_run_id = due.testrun
   cross join lateral (select cast(part as double precision) as value, at from unnest(string_to_array(c.measurements, ',')) with ordinality u(part, at)) v
-  group by grouping sets ((c.suite_id), ())
-), both_of as (
-  select coalesce(tests.suite_id, metrics.suite_id) as suite_id, coalesce(pass, 0) as pass, coalesce(fail, 0) as fail, coalesce(xfail, 0) as xfail,
-    coalesce(skip, 0) as skip, coalesce(mean, 0) as mean, coalesce(measured, 0) > 0 as has_metrics
-  from tests full join metrics on coalesce(metrics.suite_id, 0) = coalesce(tests.suite_id, 0)
+  group by grouping sets ((due.testrun, c.suite_id), (due.testrun))
+), shown as (
+  select testrun, null as suite_id from due union select testrun, suite_id from tests union select testrun, suite_id from metrics
 )
 insert into public.core_status (tests_pass, tests_fail, metrics_summary, suite_id, test_run_id, tests_skip, suite_version_id, has_metrics, tests_xfail)
-select b.pass, b.fail, b.mean, b.suite_id, due.testrun, b.skip,
+select coalesce(tests.pass, 0), coalesce(tests.fail, 0), coalesce(metrics.mean, 0), shown.suite_id, due.testrun, coalesce(tests.skip, 0),
   (select v.id from public.core_suite u join public.core_suiteversion v on v.suite_id = u.id
-   where u.id = b.suite_id and jsonb_typeof(due.versions) = 'object' and v.version = due.versions->>u.slug), b.has_metrics or b.suite_id is null, b.xfail
-from due cross join both_of b
+   where u.id = shown.suite_id and jsonb_typeof(due.versions) = 'object' and v.version = due.versions->>u.slug),
+  coalesce(metrics.measured, 0) > 0 or shown.suite_id is null, coalesce(tests.xfail, 0)
+from due join shown on shown.testrun = due.testrun
+left join tests on tests.testrun = shown.testrun and coalesce(tests.suite_id, 0) = coalesce(shown.suite_id, 0)
+left join metrics on metrics.testrun = shown.testrun and coalesce(metrics.suite_id, 0) = coalesce(shown.suite_id, 0)

@@ -9,5 +9,5 @@ from (
 ) s
 left join public.core_suitemetadata m on s.is_named and m.kind = 'suite' and m.suite = s.suite and m.name = '-'
 where not exists (select 1 from public.core_suite u where u.project_id = s.project and u.slug = s.suite)
-order by s.suite
+order by s.project, s.suite
 on conflict do nothing

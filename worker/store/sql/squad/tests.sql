@@ -7,9 +7,9 @@ with due as (
   join public.core_testrun r on r.id = x.testrun join public.core_build b on b.id = r.build_id join public.core_environment e on e.id = r.environment_id
   for key share of r, b, e
 ), known as materialized (
-  select k.test_name, k.test_name like '%*%' as starred,
+  select e.environment_id, k.test_name, k.test_name like '%*%' as starred,
     '^' || replace(regexp_replace(k.test_name, '([^[:alnum:]_*/])', '\\\1', 'g'), '*', '.*?') as pattern
-  from due join public.core_knownissue_environments l on l.environment_id = due.environment_id
+  from (select distinct environment_id from due) e join public.core_knownissue_environments l on l.environment_id = e.environment_id
   join public.core_knownissue k on k.id = l.knownissue_id and k.active
 ), twice as materialized (
   select s.run, s.suite, s.name, max(s.seq) as last
@@ -24,8 +24,8 @@ with due as (
 insert into public.core_test (result, suite_id, test_run_id, log, metadata_id, has_known_issues, build_id, environment_id)
 select case n.result when 'pass' then true when 'skip' then null else false end, u.id, n.testrun,
   case when n.part = 'tradefed' then coalesce(n.log, '') else n.log end, m.id,
-  case when n.part = 'kernel-log' then null else n.result = 'xfail' or case when n.part = 'tradefed' then n.full_name in (select test_name from known)
-    else exists (select 1 from known k where case when k.starred then n.full_name ~ k.pattern else starts_with(n.full_name, k.test_name) end) end end,
+  case when n.part = 'kernel-log' then null else n.result = 'xfail' or case when n.part = 'tradefed' then (n.environment_id, n.full_name) in (select environment_id, test_name from known)
+    else exists (select 1 from known k where k.environment_id = n.environment_id and case when k.starred then n.full_name ~ k.pattern else starts_with(n.full_name, k.test_name) end) end end,
   n.build_id, n.environment_id
 from named n
 join public.core_suite u on u.project_id = n.target_id and u.slug = n.suite

@@ -7,4 +7,5 @@ cross join lateral jsonb_each_text(case jsonb_typeof(cast(r.metadata_file as jso
 join public.core_suite u on u.project_id = t.target_id and u.slug = v.key
 where (exists (select 1 from public.core_test c where c.test_run_id = r.id and c.suite_id = u.id)
     or exists (select 1 from public.core_metric c where c.test_run_id = r.id and c.suite_id = u.id))
+order by 3, 1
 on conflict do nothing

@@ -1,0 +1,276 @@
+//! Commands of one shape that wait for one another are written as one: each statement with the rows of all of them.
+//!
+//! While a few commands of a shape (the same verb, the same statements) are on their way, others of that shape wait, and go together
+//! once one of those is done: one transaction, whose statements cost once what they would each cost again. Nobody waits for company:
+//! a command that finds none on its way goes at once, by itself. All of it is written, or nothing; and if the database will not have
+//! them together (one lost its lease, a condition of one does not hold, a value of one does not fit, a lock is held), each is run by
+//! itself, as if there were no others, and answered by itself.
+//!
+//! Only statements that are known to do for many rows what they do for each may be in such a command ([`SEVERAL`]), and only few
+//! rows. Never changes what a command does, never makes one fail that would not fail alone.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::command::{Guard, Op, Row};
+use super::sql::sql;
+use super::{Db, Store, StoreError};
+use crate::id::TaskId;
+
+/// Statements that do for the rows of several commands, one for each, what they do for those of one; of those with a condition each
+/// command gives one row, and gets one back if it holds.
+const SEVERAL: [&str; 43] = [
+    "checkpoint",
+    "settle",
+    "stage_pieces",
+    "stage_columns",
+    "stage_metrics",
+    "stage_facts",
+    "stage_files",
+    "testjob_begin",
+    "run_begin",
+    "testjob_lock",
+    "run_publish",
+    "runs_add",
+    "testjob_fetched",
+    "testjob_finish",
+    "enqueue",
+    "ring",
+    "squad/begin",
+    "squad/looked",
+    "squad/said",
+    "squad/file_length",
+    "squad/patience",
+    "squad/lock",
+    "squad/facts",
+    "squad/replaced",
+    "squad/names",
+    "squad/suites",
+    "squad/testrun",
+    "squad/issues",
+    "squad/keys_held",
+    "squad/tests",
+    "squad/keys_checked",
+    "squad/links",
+    "squad/metrics",
+    "squad/versions",
+    "squad/no_status",
+    "squad/status",
+    "squad/attachments",
+    "squad/testjob",
+    "squad/no_input",
+    "squad/build",
+    "squad/resubmitted",
+    "squad/told",
+    "squad/post",
+];
+/// Commands of one shape that are on their way at once.
+const UNDER_WAY: usize = 1;
+/// The most commands in one transaction.
+const MOST: usize = 16;
+/// The values of a command that goes with others, and of all in one transaction.
+const BYTES: usize = 1024 * 1024;
+
+/// A command's verb and statements.
+type Shape = (&'static str, Vec<&'static str>);
+
+/// What waits, by shape. A shape is forgotten when none of it is on its way.
+#[derive(Default)]
+pub(super) struct Merger(Mutex<HashMap<Shape, Line>>);
+
+#[derive(Default)]
+struct Line {
+    under_way: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A command, and who waits for its answer.
+struct Waiting {
+    task: TaskId,
+    ops: Vec<Op>,
+    answer: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// What a command was answered, alone or with others.
+#[derive(Clone)]
+pub(super) struct Answer {
+    /// The rows of each statement, those of the others among them.
+    pub(super) rows: Arc<Vec<Vec<Row>>>,
+    /// Whether this is the one of them that takes care of what is meant for nobody in particular.
+    pub(super) speaks: bool,
+}
+
+impl Merger {
+    fn lines<T>(&self, with: impl FnOnce(&mut HashMap<Shape, Line>) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Queues a command up. Whether its shape has room for one more on its way, which the caller is to [take](Self::take).
+    fn wait(&self, shape: &Shape, command: Waiting) -> bool {
+        self.lines(|lines| {
+            let line = lines.entry(shape.clone()).or_default();
+            line.waiting.push_back(command);
+            let goes = line.under_way < UNDER_WAY;
+            line.under_way += usize::from(goes);
+            goes
+        })
+    }
+
+    /// Those that go next, in the order in which others lock several tasks; none: nothing waits, and one less is on its way.
+    fn take(&self, shape: &Shape) -> Vec<Waiting> {
+        self.lines(|lines| {
+            let Some(line) = lines.get_mut(shape) else {
+                return Vec::new();
+            };
+            let (mut bytes, mut count) = (0, 0);
+            for command in line.waiting.iter().take(MOST) {
+                bytes += weight(&command.ops);
+                if count > 0 && bytes > BYTES {
+                    break;
+                }
+                count += 1;
+            }
+            let mut taken: Vec<_> = line.waiting.drain(..count).collect();
+            if taken.is_empty() {
+                line.under_way -= 1;
+                if line.under_way == 0 {
+                    lines.remove(shape);
+                }
+            }
+            taken.sort_by(|one, other| one.task.as_str().cmp(other.task.as_str()));
+            taken
+        })
+    }
+}
+
+impl Store {
+    /// Runs a command of the task `task`, whose own statement comes first, with others of its shape that wait: all of `ops` in one
+    /// transaction, or nothing.
+    pub(super) async fn together(
+        &self,
+        name: &'static str,
+        task: &TaskId,
+        ops: Vec<Op>,
+    ) -> Result<Answer, StoreError> {
+        let postgres = matches!(self.0.db, Db::Postgres(_));
+        if !postgres || !merges(&ops) {
+            return self.command(name, ops).await.map(Answer::of_one);
+        }
+        let shape = (name, ops.iter().map(|op| op.sql.name).collect());
+        let (sender, answer) = oneshot::channel();
+        let command = Waiting {
+            task: task.clone(),
+            ops,
+            answer: sender,
+        };
+        if self.0.merger.wait(&shape, command) {
+            let store = self.clone();
+            let running = async move {
+                loop {
+                    let taken = store.0.merger.take(&shape);
+                    if taken.is_empty() {
+                        break;
+                    }
+                    store.all(name, taken).await;
+                }
+            };
+            self.0.commands.spawn(running);
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::Away {
+                reason: "the store was closed".to_owned(),
+            })
+        })
+    }
+
+    /// Runs these as one, or each by itself if that cannot be.
+    async fn all(&self, name: &'static str, commands: Vec<Waiting>) {
+        if commands.len() > 1 {
+            match self.as_one(name, &commands).await {
+                Ok(rows) => return answer(commands, &Answer::of_one(rows)),
+                // Whether it was written is not known, and each asks for itself.
+                Err(error @ StoreError::Away { .. }) => {
+                    for command in commands {
+                        // Who has gone needs no answer.
+                        let _gone = command.answer.send(Err(error.clone()));
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, commands = commands.len(), "commands were refused together; each is tried alone");
+                }
+            }
+        }
+        let alone = commands.into_iter().map(|command| async move {
+            let answer = self.command(name, command.ops).await;
+            let _gone = command.answer.send(answer.map(Answer::of_one));
+        });
+        futures::future::join_all(alone).await;
+    }
+
+    async fn as_one(
+        &self,
+        name: &'static str,
+        commands: &[Waiting],
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let mut all = vec![Op::one(sql!("brief"), &json!({ "nothing": 0 }))?];
+        all.extend(merged(commands.iter().map(|command| &command.ops)));
+        let mut rows = self.command(name, all).await?;
+        Ok(rows.split_off(1))
+    }
+}
+
+impl Answer {
+    fn of_one(rows: Vec<Vec<Row>>) -> Self {
+        Self {
+            rows: Arc::new(rows),
+            speaks: true,
+        }
+    }
+}
+
+fn answer(commands: Vec<Waiting>, answer: &Answer) {
+    for (at, command) in commands.into_iter().enumerate() {
+        let answer = Answer {
+            speaks: at == 0,
+            ..answer.clone()
+        };
+        let _gone = command.answer.send(Ok(answer));
+    }
+}
+
+/// Whether a command may be written with others.
+fn merges(ops: &[Op]) -> bool {
+    let fits = |op: &Op| {
+        let one = match op.guard {
+            Guard::Free => true,
+            Guard::Some => op.count == 1,
+            Guard::All(_) => false,
+        };
+        SEVERAL.contains(&op.sql.name) && one && !op.alone && op.bytes.is_none()
+    };
+    ops.iter().all(fits) && weight(ops) <= BYTES / 4
+}
+
+fn weight(ops: &[Op]) -> usize {
+    ops.iter().map(Op::weight).sum()
+}
+
+/// Commands of one shape as one.
+fn merged<'a>(mut commands: impl Iterator<Item = &'a Vec<Op>>) -> Vec<Op> {
+    let mut all = commands.next().cloned().unwrap_or_default();
+    for command in commands {
+        for (one, op) in all.iter_mut().zip(command) {
+            one.append(op);
+        }
+    }
+    for op in &mut all {
+        if op.guard == Guard::Some {
+            op.guard = Guard::All(op.count);
+        }
+    }
+    all
+}
