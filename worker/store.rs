@@ -347,13 +347,15 @@ impl Store {
         sql: Sql,
         rows: &[impl Serialize],
     ) -> Result<Vec<T>, StoreError> {
-        let op = Op::new(sql, rows)?;
+        typed(self.read_rows(&Op::new(sql, rows)?).await?)
+    }
+
+    async fn read_rows(&self, op: &Op) -> Result<Vec<Row>, StoreError> {
         let now = self.0.clock.now();
-        let found = match &self.0.db {
-            Db::Postgres(db) => db.read(sql, &op.rows, now).await?,
-            Db::Sqlite(db) => db.read(sql, &op.rows, now).await?,
-        };
-        typed(found)
+        match &self.0.db {
+            Db::Postgres(db) => db.read(op.sql, &op.rows, now).await,
+            Db::Sqlite(db) => db.read(op.sql, &op.rows, now).await,
+        }
     }
 
     /// Takes or keeps the lock whose loss says that this worker is dead.

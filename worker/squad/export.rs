@@ -267,16 +267,17 @@ impl Squad {
         (rows, files): (&Rows, &[FileView]),
         completed: bool,
     ) -> anyhow::Result<()> {
+        let mut all = Vec::new();
         for kind in [Kind::Tests, Kind::Metrics] {
-            self.listing(context, rows, run, kind, completed).await?;
+            all.push(self.listing(context, rows, run, kind, completed).await?);
         }
         let log = files.iter().find(|file| file.name == LOG);
         let mut writing = self.begin(run, "log_file")?;
         if let Some(log) = log {
             copy(context, rows, log, &mut writing, true).await?;
         }
-        writing.end().await?;
-        Ok(())
+        all.push(writing);
+        Ok(Writing::end_all(all).await?)
     }
 
     /// Makes the names of many tests known ahead, in steps, so that the transaction that shows them stays short.
@@ -308,7 +309,7 @@ impl Squad {
         run: Run,
         kind: Kind,
         completed: bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Writing> {
         let mut writing = self.begin(run, kind.file())?;
         let (mut after, mut sign) = (0, "{");
         let mut more = completed;
@@ -324,8 +325,7 @@ impl Squad {
         }
         let end: &[u8] = if sign == "{" { b"{}" } else { b"}" };
         writing.write(end).await?;
-        writing.end().await?;
-        Ok(())
+        Ok(writing)
     }
 
     /// Writes the other files of a run as attachments; the statement that says so goes with the publishing command.

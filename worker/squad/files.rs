@@ -179,10 +179,8 @@ impl Beside {
             file,
         } = self;
         let Some(mut file) = file else {
-            let small = tokio::task::spawn_blocking(move || at_once(&beside, &place, &buffer));
-            return small
-                .await
-                .unwrap_or_else(|error| Err((WRITE, io::Error::other(error))));
+            let small = vec![(beside, place, buffer)];
+            return at_once(small).await.map_err(|(_, failed)| failed);
         };
         let written = match file.write_all(&buffer).await {
             Ok(()) => file.flush().await,
@@ -194,7 +192,19 @@ impl Beside {
     }
 }
 
-fn at_once(beside: &Path, place: &Path, data: &[u8]) -> Result<(), Failed> {
+/// Makes small files (beside their place, their place, what is in them), one after another. Says which one could not be made.
+async fn at_once(files: Vec<(PathBuf, PathBuf, Vec<u8>)>) -> Result<(), (usize, Failed)> {
+    let all = move || {
+        for (at, (beside, place, data)) in files.iter().enumerate() {
+            small(beside, place, data).map_err(|failed| (at, failed))?;
+        }
+        Ok(())
+    };
+    let made = tokio::task::spawn_blocking(all).await;
+    made.unwrap_or_else(|error| Err((0, (WRITE, io::Error::other(error)))))
+}
+
+fn small(beside: &Path, place: &Path, data: &[u8]) -> Result<(), Failed> {
     use std::fs;
     // Of the files of a test run, the first finds no folder yet.
     let written = match (fs::write(beside, data), beside.parent()) {
@@ -227,5 +237,35 @@ impl Writing {
         };
         ended.map_err(|(what, error)| failed(what, &path)(error))?;
         Ok(length)
+    }
+
+    /// The same of several.
+    pub(super) async fn end_all(all: Vec<Self>) -> Result<(), StorageError> {
+        let (mut small, mut paths) = (Vec::new(), Vec::new());
+        for writing in all {
+            match writing {
+                Self {
+                    file:
+                        File::Folder(Beside {
+                            beside,
+                            place,
+                            buffer,
+                            file: None,
+                        }),
+                    path,
+                    length: _,
+                } => {
+                    small.push((beside, place, buffer));
+                    paths.push(path);
+                }
+                other => {
+                    other.end().await?;
+                }
+            }
+        }
+        let made = at_once(small).await;
+        made.map_err(|(at, (what, error))| {
+            failed(what, paths.get(at).map_or("", String::as_str))(error)
+        })
     }
 }

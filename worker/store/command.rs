@@ -52,6 +52,8 @@ pub struct Op {
     pub(super) count: usize,
     /// Whether a command with it shares its commit with no other.
     pub(super) alone: bool,
+    /// Whether it is left out if it has none.
+    pub(super) optional: bool,
 }
 
 /// Rows for PostgreSQL as one parameter for each column.
@@ -125,6 +127,13 @@ impl Columns {
         }
     }
 
+    fn rows(&self) -> usize {
+        match self {
+            Self::Tests(tests) => tests.seq.len(),
+            Self::Pieces(pieces) => pieces.seq.len(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Tests(tests) => {
@@ -158,12 +167,14 @@ impl Op {
             slow: false,
             count,
             alone: false,
+            optional: false,
         })
     }
 
     /// `sql` over rows in columns.
     pub(crate) fn of_columns(sql: Sql, columns: Columns) -> Result<Self, StoreError> {
         let mut op = Self::new::<Value>(sql, &[])?;
+        op.count = columns.rows();
         op.columns = Some(Arc::new(columns));
         Ok(op)
     }
@@ -232,6 +243,12 @@ impl Op {
     /// The same; a command with it shares its commit with no other.
     pub(crate) fn alone(mut self) -> Self {
         self.alone = true;
+        self
+    }
+
+    /// The same; left out if it has no rows (of PostgreSQL's commands), so that those with and without rows are of one shape.
+    pub(crate) fn if_any(mut self) -> Self {
+        self.optional = true;
         self
     }
 

@@ -67,6 +67,8 @@ const SEVERAL: [&str; 43] = [
     "squad/told",
     "squad/post",
 ];
+/// The name of what only reads.
+const READ: &str = "read";
 /// Commands of one shape that are on their way at once.
 const UNDER_WAY: usize = 1;
 /// The most commands in one transaction.
@@ -89,7 +91,8 @@ struct Line {
 
 /// A command, and who waits for its answer.
 struct Waiting {
-    task: TaskId,
+    /// What stands before and after it among them.
+    order: String,
     ops: Vec<Op>,
     answer: oneshot::Sender<Result<Answer, StoreError>>,
 }
@@ -140,7 +143,7 @@ impl Merger {
                     lines.remove(shape);
                 }
             }
-            taken.sort_by(|one, other| one.task.as_str().cmp(other.task.as_str()));
+            taken.sort_by(|one, other| one.order.cmp(&other.order));
             taken
         })
     }
@@ -159,10 +162,34 @@ impl Store {
         if !postgres || !merges(&ops) {
             return self.command(name, ops).await.map(Answer::of_one);
         }
+        self.queue_up(name, task.as_str(), ops).await
+    }
+
+    /// Reads by a statement that finds for each row what it finds for that row alone, with others that wait. The answer has what it
+    /// finds for all of them.
+    pub(super) async fn read_together(&self, op: Op) -> Result<Vec<Row>, StoreError> {
+        if matches!(self.0.db, Db::Postgres(_)) {
+            let order = op.rows.clone();
+            return self
+                .queue_up(READ, &order, vec![op])
+                .await
+                .map(Answer::first);
+        }
+        self.once(READ, vec![op])
+            .await
+            .map(|rows| Answer::of_one(rows).first())
+    }
+
+    async fn queue_up(
+        &self,
+        name: &'static str,
+        order: &str,
+        ops: Vec<Op>,
+    ) -> Result<Answer, StoreError> {
         let shape = (name, ops.iter().map(|op| op.sql.name).collect());
         let (sender, answer) = oneshot::channel();
         let command = Waiting {
-            task: task.clone(),
+            order: order.to_owned(),
             ops,
             answer: sender,
         };
@@ -186,6 +213,14 @@ impl Store {
         })
     }
 
+    /// One transaction, or one read.
+    async fn once(&self, name: &'static str, ops: Vec<Op>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let ([op], READ) = (ops.as_slice(), name) else {
+            return self.command(name, ops).await;
+        };
+        self.read_rows(op).await.map(|rows| vec![rows])
+    }
+
     /// Runs these as one, or each by itself if that cannot be.
     async fn all(&self, name: &'static str, commands: Vec<Waiting>) {
         if commands.len() > 1 {
@@ -205,7 +240,7 @@ impl Store {
             }
         }
         let alone = commands.into_iter().map(|command| async move {
-            let answer = self.command(name, command.ops).await;
+            let answer = self.once(name, command.ops).await;
             let _gone = command.answer.send(answer.map(Answer::of_one));
         });
         futures::future::join_all(alone).await;
@@ -216,8 +251,12 @@ impl Store {
         name: &'static str,
         commands: &[Waiting],
     ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let ops = merged(commands.iter().map(|command| &command.ops));
+        if name == READ {
+            return self.once(name, ops).await;
+        }
         let mut all = vec![Op::one(sql!("brief"), &json!({ "nothing": 0 }))?];
-        all.extend(merged(commands.iter().map(|command| &command.ops)));
+        all.extend(ops);
         let mut rows = self.command(name, all).await?;
         Ok(rows.split_off(1))
     }
@@ -229,6 +268,11 @@ impl Answer {
             rows: Arc::new(rows),
             speaks: true,
         }
+    }
+
+    /// The rows of its one statement.
+    fn first(self) -> Vec<Row> {
+        self.rows.first().cloned().unwrap_or_default()
     }
 }
 

@@ -327,6 +327,9 @@ async fn execute(
     op: &Op,
     now: Millis,
 ) -> Result<Vec<Row>, StoreError> {
+    if op.optional && op.count == 0 {
+        return Ok(Vec::new());
+    }
     let text = op.sql.for_dialect(Dialect::Postgres);
     if let Some(columns) = &op.columns {
         let insert = sqlx::query(text);

@@ -159,8 +159,13 @@ impl Store {
     ///
     /// As any verb; [`StoreError::Refused`] if this database has no tables of SQUAD.
     pub async fn squad_job(&self, pk: i64) -> Result<Option<SquadJob>, StoreError> {
-        let found: Vec<SquadJob> = self.read(sql!("squad/job"), &[json!({ "pk": pk })]).await?;
-        Ok(found.into_iter().next())
+        let op = Op::one(sql!("squad/job"), &json!({ "pk": pk }))?;
+        // Of others too, if they were read with it.
+        let found = self.read_together(op).await?;
+        let found = found
+            .iter()
+            .filter(|row| row.get("pk").and_then(Value::as_i64) == Some(pk));
+        Ok(typed(found.take(1).cloned().collect())?.into_iter().next())
     }
 
     /// A fetch of a test job of SQUAD begins. `target` is as for [`Store::begin_fetch`]; with `testrun`, what is
@@ -354,8 +359,10 @@ impl Store {
         let (leave, check) = (sql!("squad/keys_held"), sql!("squad/keys_checked"));
         let steps = BEFORE.into_iter().chain(held.then_some(leave));
         let steps = steps.chain([TESTS]).chain(held.then_some(check));
-        for step in steps.chain(AFTER).filter(|step| extent.has(*step)) {
-            ops.push(Op::one(step, &row)?);
+        for step in steps.chain(AFTER) {
+            let rows = std::slice::from_ref(&row);
+            let rows = if extent.has(step) { rows } else { &[] };
+            ops.push(Op::new(step, rows)?.if_any());
         }
         ops.push(announcement(testjob, generation, messages)?);
         Ok(ops)

@@ -205,22 +205,21 @@ impl Store {
                 ),
             }
         }
-        if !pieces.seq.is_empty() {
-            let columns = Columns::Pieces(pieces);
-            ops.push(Op::of_columns(sql!("stage_pieces"), columns)?);
+        if !tests.is_empty() {
+            ops.push(Op::new(sql!("stage_tests"), &tests)?);
         }
-        if !columns.seq.is_empty() {
-            let columns = Columns::Tests(columns);
-            ops.push(Op::of_columns(sql!("stage_columns"), columns)?);
+        if postgres {
+            let (pieces, columns) = (Columns::Pieces(pieces), Columns::Tests(columns));
+            ops.push(Op::of_columns(sql!("stage_pieces"), pieces)?.if_any());
+            ops.push(Op::of_columns(sql!("stage_columns"), columns)?.if_any());
         }
         for (sql, rows) in [
-            (sql!("stage_tests"), tests),
             (sql!("stage_metrics"), metrics),
             (sql!("stage_facts"), facts),
             (sql!("stage_files"), files),
         ] {
-            if !rows.is_empty() {
-                ops.push(Op::new(sql, &rows)?);
+            if postgres || !rows.is_empty() {
+                ops.push(Op::new(sql, &rows)?.if_any());
             }
         }
         Ok(ops)
