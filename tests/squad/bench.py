@@ -2,7 +2,8 @@
 
 fetch  test jobs of the fake backend: how many a second are collected, from the first to the last one's end in the database; and the
        processor time of each (which says more than the seconds where others use the machine)
-cts    one test job with a CTS result of COUNT tests: from its message to the end of the test job
+cts    one test job with a CTS result of COUNT tests: from its message to the end of the test job; with the engine `bare` nothing but
+       `insert … select` of such tests into SQUAD's tables, from a table beside them: what their indexes and foreign keys cost
 
 Prints a line for each engine. Longshore is the release program: `cargo build --release` first.
 """
@@ -12,6 +13,8 @@ import pathlib
 import sys
 import tempfile
 import time
+
+import psycopg2
 
 import cts
 import engines
@@ -108,6 +111,63 @@ def one_cts(site, engine, archive, count):
     return started
 
 
+BARE_ROWS = """
+    create unlogged table bare_rows as
+    select 'cts-lkft/arm64-v8a.CtsModule' || module as suite, 'com.example.module' || module || '.Case' || kase || '.test' || test as name,
+      test < 21 as result, case when test = 21 then 'java.lang.AssertionError: made up' end as log
+    from generate_series(0, 99) module, generate_series(0, greatest(1, %s / 2200) - 1) kase, generate_series(0, 21) test
+"""
+BARE_SUITES = "insert into core_suite (slug, project_id) select distinct suite, %s from bare_rows"
+BARE_NAMES = "insert into core_suitemetadata (kind, suite, name) select 'test', suite, name from bare_rows order by suite, name"
+BARE_TESTS = """
+    insert into core_test (result, suite_id, test_run_id, log, metadata_id, has_known_issues, build_id, environment_id)
+    select b.result, s.id, r.id, b.log, m.id, false, r.build_id, r.environment_id
+    from bare_rows b join core_suite s on s.slug = b.suite join core_suitemetadata m on m.kind = 'test' and m.suite = b.suite and m.name = b.name
+    cross join core_testrun r
+"""
+
+
+def bare(site, count):
+    """The rows of a CTS result, without any program between them and SQUAD's tables."""
+    project = site.inside(
+        """
+        build = core.Build.objects.get(pk=build)
+        environment = build.project.environments.create(slug='board')
+        build.test_runs.create(environment=environment, job_id='1')
+        result = build.project.pk
+        """,
+        build=site.build(),
+    )
+    connection = psycopg2.connect(site.database.url)
+    connection.autocommit = True
+    cursor = connection.cursor()
+
+    def seconds(statement, *values):
+        begun = time.monotonic()
+        cursor.execute(statement, values)
+        return time.monotonic() - begun
+
+    def written(statement):
+        cursor.execute("begin")
+        inserted = seconds(statement)
+        return f"{inserted:.1f} s and its commit {seconds('commit'):.1f} s"
+
+    cursor.execute(BARE_ROWS, [count])
+    cursor.execute(BARE_SUITES, [project])
+    cursor.execute("analyze bare_rows; analyze core_suite")
+    names = written(BARE_NAMES)
+    cursor.execute("analyze core_suitemetadata")
+    checked = written(BARE_TESTS)
+    tests = site.database.row("select count(*) as n from core_test")["n"]
+    cursor.execute("truncate core_test cascade; set session_replication_role = replica")
+    unchecked = written(BARE_TESTS)
+    connection.close()
+    print(
+        f"cts bare: {tests} names {names}; tests {checked}; tests without a look at their foreign keys {unchecked}",
+        flush=True,
+    )
+
+
 def main():
     what, count = sys.argv[1], int((sys.argv + ["0"])[2]) or {"fetch": 2000, "cts": 1_000_000}[sys.argv[1]]
     only = sys.argv[3:] or ["squad", "longshore"]
@@ -115,11 +175,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         migrate(template, folder)
-        archive = cts.archive(cts.generated(count)) if what == "cts" else None
+        archive = cts.archive(cts.generated(count)) if what == "cts" and only != ["bare"] else None
         for name in only:
             site = Installation(template, folder / name)
             try:
-                if what == "fetch":
+                if name == "bare":
+                    bare(site, count)
+                elif what == "fetch":
                     fetch(site, ENGINES[name], count)
                 else:
                     one_cts(site, ENGINES[name], archive, count)

@@ -1,16 +1,18 @@
 //! Commands of one shape that wait for one another are written as one: each statement with the rows of all of them.
 //!
-//! While a few commands of a shape (the same verb, the same statements) are on their way, others of that shape wait, and go together
-//! once one of those is done: one transaction, whose statements cost once what they would each cost again. Nobody waits for company:
-//! a command that finds none on its way goes at once, by itself. All of it is written, or nothing; and if the database will not have
-//! them together (one lost its lease, a condition of one does not hold, a value of one does not fit, a lock is held), each is run by
-//! itself, as if there were no others, and answered by itself.
+//! While a command of a shape (the same verb, the same statements) is on its way, others of that shape wait, and go together once it is
+//! done: one transaction, whose statements cost once what they would cost each time. Nobody waits for company: a command that finds none
+//! on its way goes at once, by itself. All of it is written, or nothing; and if the database will not have them together (one lost its
+//! lease, a condition of one does not hold, a value of one does not fit, a lock is held), each is run by itself, as if there were no
+//! others, and answered by itself. What reads one row for each of several goes together likewise.
 //!
 //! Only statements that are known to do for many rows what they do for each may be in such a command ([`SEVERAL`]), and only few
-//! rows. Never changes what a command does, never makes one fail that would not fail alone.
+//! rows. Never changes what a command does, never makes one fail that would not fail alone. PostgreSQL only: SQLite has one writer,
+//! and no way to it that is worth sharing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -71,6 +73,8 @@ const SEVERAL: [&str; 43] = [
 const READ: &str = "read";
 /// Commands of one shape that are on their way at once.
 const UNDER_WAY: usize = 1;
+/// For so long others wait for a command that goes by itself; see also `brief.sql`.
+const HOLD: Duration = Duration::from_secs(1);
 /// The most commands in one transaction.
 const MOST: usize = 16;
 /// The values of a command that goes with others, and of all in one transaction.
@@ -160,7 +164,7 @@ impl Store {
     ) -> Result<Answer, StoreError> {
         let postgres = matches!(self.0.db, Db::Postgres(_));
         if !postgres || !merges(&ops) {
-            return self.command(name, ops).await.map(Answer::of_one);
+            return self.once(name, ops).await.map(Answer::of_one);
         }
         self.queue_up(name, task.as_str(), ops).await
     }
@@ -239,11 +243,15 @@ impl Store {
                 }
             }
         }
-        let alone = commands.into_iter().map(|command| async move {
-            let answer = self.once(name, command.ops).await;
-            let _gone = command.answer.send(answer.map(Answer::of_one));
+        let alone = commands.into_iter().map(|command| {
+            let store = self.clone();
+            self.0.commands.spawn(async move {
+                let answer = store.once(name, command.ops).await;
+                let _gone = command.answer.send(answer.map(Answer::of_one));
+            })
         });
-        futures::future::join_all(alone).await;
+        // One that waits for longer is still answered, and the next ones go beside it.
+        let _slow = tokio::time::timeout(HOLD, futures::future::join_all(alone)).await;
     }
 
     async fn as_one(
@@ -257,7 +265,7 @@ impl Store {
         }
         let mut all = vec![Op::one(sql!("brief"), &json!({ "nothing": 0 }))?];
         all.extend(ops);
-        let mut rows = self.command(name, all).await?;
+        let mut rows = self.once(name, all).await?;
         Ok(rows.split_off(1))
     }
 }
@@ -317,4 +325,147 @@ fn merged<'a>(mut commands: impl Iterator<Item = &'a Vec<Op>>) -> Vec<Op> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::command::{Columns, Tests};
+
+    fn op(name: &'static str, rows: usize) -> Op {
+        let rows = (0..rows).map(|at| json!({ "n": at })).collect::<Vec<_>>();
+        Op::new(crate::store::sql::Sql { name, text: "" }, &rows).unwrap()
+    }
+
+    fn waiting(order: &str, ops: Vec<Op>) -> Waiting {
+        Waiting {
+            order: order.to_owned(),
+            ops,
+            answer: oneshot::channel().0,
+        }
+    }
+
+    fn shape(name: &'static str) -> Shape {
+        (name, vec!["settle"])
+    }
+
+    #[test]
+    fn only_few_rows_of_statements_that_are_known_to_do_for_several_go_together() {
+        let settled = || op("settle", 1).guarded();
+        assert!(merges(&[settled(), op("squad/told", 1)]));
+        assert!(
+            merges(&[settled(), op("ring", 3)]),
+            "rows without a condition"
+        );
+        assert!(!merges(&[settled(), op("lanes/lock", 1)]), "not known");
+        assert!(
+            !merges(&[settled(), op("squad/said", 2).guarded()]),
+            "which of the two held?"
+        );
+        assert!(!merges(&[settled(), op("squad/told", 1).alone()]));
+        let mut many = Tests::default();
+        (0..1000)
+            .for_each(|seq| many.push(1, seq, ["suite", "name", "pass"], Some(&"x".repeat(300))));
+        let many = Op::of_columns(op("stage_columns", 0).sql, Columns::Tests(many)).unwrap();
+        assert!(!merges(&[settled(), many]));
+    }
+
+    #[test]
+    fn each_condition_is_asked_for_each_command() {
+        let command = || {
+            vec![
+                op("settle", 1).guarded(),
+                op("squad/told", 1),
+                op("ring", 0),
+            ]
+        };
+        let (one, other) = (
+            command(),
+            vec![
+                op("settle", 1).guarded(),
+                op("squad/told", 1),
+                op("ring", 2),
+            ],
+        );
+        let all = merged([&one, &other, &one].into_iter());
+        let seen = all.iter().map(|op| (op.count, op.guard, op.rows.as_str()));
+        let rows = r#"[{"n":0},{"n":0},{"n":0}]"#;
+        assert_eq!(
+            seen.collect::<Vec<_>>(),
+            [
+                (3, Guard::All(3), rows),
+                (3, Guard::Free, rows),
+                (2, Guard::Free, r#"[{"n":0},{"n":1}]"#)
+            ]
+        );
+    }
+
+    #[test]
+    fn columns_of_several_are_one_after_another() {
+        let one = |run| {
+            let mut tests = Tests::default();
+            tests.push(run, 1, ["suite", "name", "pass"], None);
+            vec![Op::of_columns(op("stage_columns", 0).sql, Columns::Tests(tests)).unwrap()]
+        };
+        let all = merged([&one(7), &one(8)].into_iter());
+        let Some(Columns::Tests(tests)) = all[0].columns.as_deref() else {
+            panic!("{all:?}");
+        };
+        assert_eq!((tests.run.as_slice(), all[0].count), (&[7, 8][..], 2));
+    }
+
+    #[test]
+    fn one_goes_at_once_and_those_of_its_shape_go_together_after_it() {
+        let merger = Merger::default();
+        let orders =
+            |taken: Vec<Waiting>| taken.into_iter().map(|one| one.order).collect::<Vec<_>>();
+        let (publish, begin) = (shape("publish"), shape("checkpoint"));
+        assert!(merger.wait(&publish, waiting("a", vec![])));
+        assert_eq!(orders(merger.take(&publish)), ["a"]);
+        assert!(!merger.wait(&publish, waiting("c", vec![])));
+        assert!(!merger.wait(&publish, waiting("b", vec![])));
+        assert!(
+            merger.wait(&begin, waiting("d", vec![])),
+            "another shape does not wait"
+        );
+        assert_eq!(orders(merger.take(&begin)), ["d"]);
+        assert_eq!(orders(merger.take(&publish)), ["b", "c"], "in their order");
+        assert!(merger.take(&publish).is_empty());
+        assert!(merger.take(&begin).is_empty());
+        assert!(
+            merger.lines(|lines| lines.is_empty()),
+            "nothing is left of a shape"
+        );
+        assert!(
+            merger.wait(&publish, waiting("e", vec![])),
+            "which begins anew"
+        );
+    }
+
+    #[test]
+    fn what_goes_together_is_bounded() {
+        let merger = Merger::default();
+        let large = || vec![op("ring", 20_000)];
+        assert!(weight(&large()) > BYTES / 6);
+        for order in 0..40 {
+            let ops = if order < 20 { vec![] } else { large() };
+            merger.wait(&shape("publish"), waiting(&format!("{order:02}"), ops));
+        }
+        let mut counts = Vec::new();
+        loop {
+            let taken = merger.take(&shape("publish"));
+            if taken.is_empty() {
+                break;
+            }
+            assert!(taken.iter().map(|one| weight(&one.ops)).sum::<usize>() <= BYTES);
+            counts.push(taken.len());
+        }
+        assert_eq!(
+            (counts[0], counts.iter().sum::<usize>()),
+            (MOST, 40),
+            "{counts:?}"
+        );
+    }
 }

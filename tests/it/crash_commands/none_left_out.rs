@@ -71,7 +71,13 @@ fn commands() -> BTreeSet<String> {
         }
         let text = code(&text).map(|(_, line)| line).collect::<Vec<_>>();
         let text = text.join("\n");
-        for function in [".command(", ".single(", ".fenced_ring(", ".announcing("] {
+        for function in [
+            ".command(",
+            ".single(",
+            ".fenced_ring(",
+            ".announcing(",
+            ".together(",
+        ] {
             for argument in first_arguments(&text, function) {
                 match argument.strip_prefix('"').and_then(|a| a.strip_suffix('"')) {
                     Some(name) => drop(names.insert(name.to_owned())),
@@ -82,8 +88,8 @@ fn commands() -> BTreeSet<String> {
         }
     }
     assert_eq!(
-        passed_on, 3,
-        "`single`, `fenced_ring` and `announcing` pass a name on"
+        passed_on, 4,
+        "`single`, `fenced_ring`, `announcing` and `once` pass a name on"
     );
     names
 }

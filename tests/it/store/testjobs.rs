@@ -4,6 +4,7 @@ mod again;
 mod begin;
 mod publish;
 mod read;
+mod together;
 
 use longshore::id::{Epoch, TaskId};
 use longshore::store::{
