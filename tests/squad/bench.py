@@ -51,24 +51,24 @@ def peak(processes):
     return sizes
 
 
-def spent(pid):
-    """Seconds of processor time of a process, and of its children that have ended; and whose child it is."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"), int(fields[1])
+def spent(belongs):
+    """Seconds of processor time of the processes that belong (by their parent and session), and of their children that have ended."""
+    total = 0
+    for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended, and is in its parent's account
+        if belongs(int(entry.parent.name), int(fields[1]), int(fields[3])):
+            total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def spent_by_postgres(site):
     """The same of PostgreSQL: its server, and all that it has started."""
-    server = pathlib.Path(site.database.rows("select current_setting('data_directory') as d")[0]["d"], "postmaster.pid")
-    server = int(server.read_text().split()[0])
-    total, _ = spent(server)
-    for entry in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            own, parent = spent(entry.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended, and is in the server's account
-        total += own if parent == server else 0
-    return total
+    folder = site.database.row("select current_setting('data_directory') as folder")["folder"]
+    server = int(pathlib.Path(folder, "postmaster.pid").read_text().split()[0])
+    return spent(lambda pid, parent, session: server in (pid, parent))
 
 
 def fetch(site, engine, count):
@@ -79,11 +79,12 @@ def fetch(site, engine, count):
     jobs = [row["id"] for row in site.database.rows("select id from ci_testjob order by id")]
     for job in jobs:
         site.fetch(job)
-    before = spent_by_postgres(site)
+    before, others = spent_by_postgres(site), len(site.processes)
     started = engine(site)
     site.wait_for("all test jobs", "select 1 where not exists (select 1 from ci_testjob where not fetched or testrun_id is null)", limit=600)
     seconds = float(site.database.rows("select extract(epoch from max(fetched_at) - min(fetched_at)) as s from ci_testjob")[0]["s"])
-    worker = sum(spent(process.pid)[0] for process in site.processes)
+    sessions = {process.pid for process in site.processes[others:]}
+    worker = spent(lambda pid, parent, session: session in sessions)
     postgres = spent_by_postgres(site) - before
     print(
         f"fetch {engine.__name__}: {(count - 1) / seconds:.1f} test jobs/s ({count} in {seconds:.1f} s); processor time of a test job: "

@@ -236,16 +236,25 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
             return Ok(Outcome::done(json!({ "the backend says": state })));
         }
     };
-    // Few rows go with what publishes them, and are not read again; files with numbers are taken from the store.
-    let rows = if rest.is_all_and_few() && !has_attachments(&rest) {
-        Rows::Here(rest)
-    } else {
-        let store = context.store();
-        context.save_with(&progress, rest.ops(store)?).await?;
-        squad.names(context, &progress).await?;
-        Rows::Stored
-    };
+    let rows = kept(squad, context, &progress, rest).await?;
     work.publish(place, testrun, summary, (counts, rows)).await
+}
+
+/// Few rows go with what publishes them, and are not read again; files with numbers are taken from the store.
+async fn kept(
+    squad: &Squad,
+    context: &Context,
+    progress: &Progress,
+    rest: Rest,
+) -> anyhow::Result<Rows> {
+    if rest.is_all_and_few() && !has_attachments(&rest) {
+        return Ok(Rows::Here(rest));
+    }
+    context
+        .save_with(progress, rest.ops(context.store())?)
+        .await?;
+    squad.names(context, progress).await?;
+    Ok(Rows::Stored)
 }
 
 /// Whether there are files that get a number in SQUAD.
