@@ -17,14 +17,13 @@ on_both_with!(
     "";
     the_deletion_timestamp_is_the_deadline,
     a_deadline_that_shrinks_is_followed,
-    a_deadline_that_shrinks_below_the_margin_leaves_a_moment_to_hand_off,
     without_a_deletion_the_time_that_is_left_is_assumed_to_be_short,
     without_a_deletion_a_shorter_grace_counts,
     without_an_answer_too,
     with_a_server_that_hangs_too,
 );
 
-const MARGIN: Duration = Duration::from_secs(1);
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
 /// A worker to be, whose attempts hear nothing, in a pod whose specification and configuration say: an hour of grace.
 pub(super) struct Deaf {
@@ -143,19 +142,6 @@ async fn a_deadline_that_shrinks_is_followed(scene: Arc<Scene>) {
     assert_eq!(worker.ended().await, Exit::Drained);
     is_between(told.elapsed(), 0, 3000);
     assert_eq!(scene.bench.view("1").await.interruptions, 1);
-}
-
-/// As by an autoscaler that has no more time for a node: one second is the shortest grace there is.
-async fn a_deadline_that_shrinks_below_the_margin_leaves_a_moment_to_hand_off(scene: Arc<Scene>) {
-    let site = Site::new();
-    let worker = deaf(&scene, &site, Duration::from_secs(600)).await;
-    delete(&site, 600).await;
-    worker.stop().await;
-    drain_begun(&site).await;
-    delete(&site, 1).await;
-    assert_eq!(worker.ended().await, Exit::Drained);
-    let view = scene.bench.view("1").await;
-    assert_eq!((view.interruptions, view.crashes), (1, 0));
 }
 
 async fn without_a_deletion_the_time_that_is_left_is_assumed_to_be_short(scene: Arc<Scene>) {
