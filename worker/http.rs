@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -21,8 +21,6 @@ use crate::pool::Health;
 
 /// How often what was counted is tidied, whether anybody reads it or not.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Upper bounds of the drains' histogram, in seconds.
-const DRAINS: [f64; 10] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
 
 /// Ends the server when it is dropped.
 #[derive(Debug)]
@@ -60,8 +58,7 @@ pub async fn serve(listen: SocketAddr, health: Health) -> anyhow::Result<Server>
         .await
         .with_context(|| format!("listen on {listen} (http.listen)"))?;
     let metrics = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full("longshore_drain_seconds".into()), &DRAINS)
-        .and_then(PrometheusBuilder::install_recorder)
+        .install_recorder()
         .context("count")?;
     describe();
     health.watch();
@@ -115,9 +112,9 @@ async fn shown(State(shown): State<Shown>) -> ([(&'static str, &'static str); 1]
     ([kind], shown.metrics.render())
 }
 
-/// What each metric means, for whoever reads `/metrics`; docs/operating.md has the same list.
+/// What each metric means, for whoever reads `/metrics`; docs/kubernetes.md has the same list.
 fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    use metrics::{Unit, describe_counter, describe_gauge};
     describe_counter!(
         "longshore_tasks_total",
         "Attempts whose outcome the store has, by task name, queue and outcome"
@@ -139,11 +136,6 @@ fn describe() {
         "longshore_celery_events_dropped_total",
         "Events for Celery's tools that could not be sent"
     );
-    describe_histogram!(
-        "longshore_drain_seconds",
-        Unit::Seconds,
-        "From SIGTERM until nothing was left to do"
-    );
     describe_gauge!(
         "longshore_attempts_running",
         "Attempts that run here, by task name"
@@ -155,6 +147,11 @@ fn describe() {
     );
     describe_gauge!("longshore_quiet", "1 while nothing new is taken");
     describe_gauge!("longshore_draining", "1 from SIGTERM on");
+    describe_gauge!(
+        "longshore_drain_seconds",
+        Unit::Seconds,
+        "For how long the drain has lasted; 0 without a drain"
+    );
     describe_gauge!(
         "longshore_drain_deadline_timestamp_seconds",
         Unit::Seconds,

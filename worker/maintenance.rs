@@ -16,7 +16,7 @@ use crate::id::WorkerId;
 use crate::kube::Pod;
 use crate::kube::peers::Peers;
 use crate::outbox::{self, Relay};
-use crate::store::{Fence, Ring, State, Store, StoreError, WorkerView};
+use crate::store::{DeadLetter, Fence, Ring, State, Store, StoreError, WorkerView};
 
 /// The name of the one thing that is led.
 const LEADERSHIP: &str = "maintenance";
@@ -155,8 +155,11 @@ impl Leader {
         self.bury_workers(fence, steady.elapsed() >= STEADY).await?;
         loop {
             let (rings, dead) = self.store.rescue(fence, self.rules.crash_limit).await?;
-            for id in &dead {
-                tracing::error!(task.id = %id, "task is a dead letter: it ended too many workers");
+            for DeadLetter { id, name, queue } in &dead {
+                tracing::error!(task.id = %id, task.name = name, "task is a dead letter: it ended too many workers");
+                let (name, queue) = (name.clone(), queue.clone());
+                metrics::counter!("longshore_tasks_total", "name" => name, "queue" => queue, "outcome" => "dead")
+                    .increment(1);
             }
             if rings.is_empty() && dead.is_empty() {
                 break;

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -126,6 +126,7 @@ struct Worker {
     slots: Arc<Semaphore>,
     life: watch::Sender<Life>,
     deadline: watch::Sender<Option<Instant>>,
+    drain_begun: OnceLock<Instant>,
     /// Take nothing new, ever.
     quiet: CancellationToken,
     /// Why nothing new is taken for now.
@@ -209,6 +210,7 @@ pub async fn run(
         slots: Arc::new(Semaphore::new(slots as usize)),
         life: watch::channel(Life::Starting).0,
         deadline: watch::channel(None).0,
+        drain_begun: OnceLock::new(),
         quiet: CancellationToken::new(),
         resting: watch::channel(None).0,
         queues: watch::channel(setup.pool.queues.clone()).0,
@@ -374,7 +376,7 @@ impl Worker {
         mut requests: mpsc::Receiver<Request>,
         mut intake: JoinHandle<()>,
     ) -> Exit {
-        let begun = Instant::now();
+        let begun = *self.drain_begun.get_or_init(Instant::now);
         let mut plan = surroundings::Plan::new(self, begun);
         self.deadline.send_replace(Some(plan.deadline()));
         self.advance(Event::Stop);
@@ -392,7 +394,6 @@ impl Worker {
             if !taking && self.count() == 0 {
                 self.advance(Event::Empty);
                 tracing::info!("drained");
-                metrics::histogram!("longshore_drain_seconds").record(begun.elapsed());
                 return Exit::Drained;
             }
             tokio::select! {

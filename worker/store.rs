@@ -55,7 +55,7 @@ pub use squad::{Extent, STAGED_PAGE, Said, SquadJob, StagedMetric, StagedTest, U
 pub use squad_repair::{Large, Loose, SquadColumn, SquadProject, StuckJob};
 pub use tasks::{ClaimAnswer, ClaimRequest, Claimed, Enqueued, SetAside, Settlement, State};
 pub use testjobs::{Begun, Fetched, RunCounts, StagedRow};
-pub use workers::{Fence, Held, Member, WorkerView};
+pub use workers::{DeadLetter, Fence, Held, Member, WorkerView};
 
 use command::{Row, typed};
 use postgres::Postgres;

@@ -209,13 +209,15 @@ fn workers_have_the_least_rights() {
     let role = one(&objects, "Role", "ci-longshore");
     let expected = json!([
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     ]);
     assert_eq!(role["rules"], expected);
     let nodes = one(&objects, "ClusterRole", ".nodes");
-    let expected =
-        json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]);
+    let expected = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "watch"]}]);
     assert_eq!(nodes["rules"], expected);
+    let drains = one(&objects, "ClusterRole", ".drain");
+    let expected = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}]);
+    assert_eq!(drains["rules"], expected);
     let bound: Vec<&str> = ["RoleBinding", "ClusterRoleBinding"]
         .iter()
         .flat_map(|kind| all(&objects, kind))

@@ -3,6 +3,7 @@
 //! The cluster is this repository's own API server (`cluster`); stores, brokers and workers are real.
 
 mod away;
+mod counted;
 mod deadline;
 mod node;
 pub(crate) mod process;

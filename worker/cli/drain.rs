@@ -31,25 +31,15 @@ pub(super) enum Verb {
     Node {
         /// The node
         name: String,
-        /// Asks the pods to hand off what they run, so that it goes on elsewhere
-        #[arg(long)]
-        hand_off: bool,
         #[command(flatten)]
-        waiting: Waiting,
-        #[command(flatten)]
-        place: Place,
+        eviction: Eviction,
     },
     /// Evicts one pod as soon as it is idle
     Pod {
         /// The pod
         name: String,
-        /// Asks it to hand off what it runs, so that it goes on elsewhere
-        #[arg(long)]
-        hand_off: bool,
         #[command(flatten)]
-        waiting: Waiting,
-        #[command(flatten)]
-        place: Place,
+        eviction: Eviction,
     },
     /// Asks all pods of a pool to hand off what they run and to take nothing new; evicts none
     #[command(group(clap::ArgGroup::new("what").required(true).args(["hand_off", "undo"])))]
@@ -67,6 +57,18 @@ pub(super) enum Verb {
         #[command(flatten)]
         place: Place,
     },
+}
+
+/// How pods are evicted.
+#[derive(clap::Args)]
+pub(super) struct Eviction {
+    /// Asks for what runs to be handed off, so that it goes on elsewhere
+    #[arg(long)]
+    hand_off: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// For how long.
@@ -204,32 +206,16 @@ impl Unplaced {
 }
 
 fn read(verb: Verb) -> Result<(Unplaced, Waiting, Place), Failure> {
-    let hand_off = |asked: bool| asked.then_some(true);
+    let evicted = |kind, name, eviction: Eviction| {
+        let wanted = Wanted {
+            hand_off: eviction.hand_off.then_some(true),
+            evict: true,
+        };
+        (kind, name, wanted, eviction.waiting, eviction.place)
+    };
     let (kind, name, wanted, waiting, place) = match verb {
-        Verb::Node {
-            name,
-            hand_off: asked,
-            waiting,
-            place,
-        } => {
-            let wanted = Wanted {
-                hand_off: hand_off(asked),
-                evict: true,
-            };
-            (Kind::Node, name, wanted, waiting, place)
-        }
-        Verb::Pod {
-            name,
-            hand_off: asked,
-            waiting,
-            place,
-        } => {
-            let wanted = Wanted {
-                hand_off: hand_off(asked),
-                evict: true,
-            };
-            (Kind::Pod, name, wanted, waiting, place)
-        }
+        Verb::Node { name, eviction } => evicted(Kind::Node, name, eviction),
+        Verb::Pod { name, eviction } => evicted(Kind::Pod, name, eviction),
         Verb::Pool {
             name,
             hand_off: asked,

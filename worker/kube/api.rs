@@ -57,6 +57,20 @@ impl Call {
         }
     }
 
+    /// The calls that would be answered too, now that this one is: on the same object, with no more rights. Most are not
+    /// made again until there is a reason, and would be taken to fail until then.
+    fn proves(self) -> &'static [Self] {
+        match self {
+            Self::WatchPod => &[Self::WatchPod, Self::ReadPod, Self::ReadDeadline],
+            Self::ReadPod | Self::ReadDeadline => &[Self::ReadPod, Self::ReadDeadline],
+            Self::WatchNode => &[Self::WatchNode, Self::ReadNode],
+            Self::ReadNode => &[Self::ReadNode],
+            Self::WatchPeers => &[Self::WatchPeers],
+            Self::Label | Self::Unlabel | Self::Cost => &[Self::Label, Self::Unlabel, Self::Cost],
+            Self::Event => &[Self::Event],
+        }
+    }
+
     /// Whether the caller knows what to do without it, so that it may be left out after a failure.
     fn can_rest(self) -> bool {
         match self {
@@ -93,7 +107,31 @@ pub enum Away {
 pub struct Api {
     client: kube::Client,
     timeout: Duration,
-    failing: Mutex<HashMap<Call, Instant>>,
+    failing: Mutex<Failing>,
+}
+
+/// The kinds of calls whose last one failed, and when.
+#[derive(Debug, Default)]
+struct Failing(HashMap<Call, Instant>);
+
+impl Failing {
+    /// Whether this kind did not fail before.
+    fn failed(&mut self, call: Call, now: Instant) -> bool {
+        self.0.insert(call, now).is_none()
+    }
+
+    /// The kinds that fail no more.
+    fn answered(&mut self, call: Call) -> Vec<Call> {
+        let proven = call.proves().iter().copied();
+        proven
+            .filter(|call| self.0.remove(call).is_some())
+            .collect()
+    }
+
+    /// Whether anything is missing of what the worker knows and says of its pod: an event is for people alone.
+    fn is_lost(&self) -> bool {
+        self.0.keys().any(|call| *call != Call::Event)
+    }
 }
 
 /// A client by the configuration. It retries nothing by itself: a refused eviction or an API server that asks to
@@ -146,7 +184,12 @@ impl Api {
         asked: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Away> {
         if call.can_rest()
-            && self.failing(|failing| failing.get(&call).is_some_and(|last| last.elapsed() < REST))
+            && self.failing(|failing| {
+                failing
+                    .0
+                    .get(&call)
+                    .is_some_and(|last| last.elapsed() < REST)
+            })
         {
             return Err(Away::Resting);
         }
@@ -160,33 +203,36 @@ impl Api {
 
     /// Remembers how a call ended.
     pub fn note(&self, call: Call, error: Option<&Away>) {
-        let (was, failing) = self.failing(|failing| {
-            let was = match error {
-                Some(_) => failing.insert(call, Instant::now()).is_some(),
-                None => failing.remove(&call).is_some(),
-            };
-            (was, failing.len())
-        });
-        metrics::gauge!("longshore_kubernetes_lost").set(if failing > 0 { 1.0 } else { 0.0 });
         match error {
             Some(error) => {
+                let is_new = self.failing(|failing| failing.failed(call, Instant::now()));
                 metrics::counter!("longshore_kubernetes_errors_total", "call" => call.as_str())
                     .increment(1);
-                if was {
-                    tracing::debug!(call = call.as_str(), %error, "the API server still fails");
-                } else {
+                if is_new {
                     tracing::warn!(call = call.as_str(), %error, "the API server fails; the worker goes on without it");
+                } else {
+                    tracing::debug!(call = call.as_str(), %error, "the API server still fails");
                 }
             }
-            None if was => {
-                tracing::info!(call = call.as_str(), "the API server answers again");
+            None => {
+                for call in self.failing(|failing| failing.answered(call)) {
+                    tracing::info!(call = call.as_str(), "the API server answers again");
+                }
             }
-            None => {}
         }
     }
 
-    fn failing<T>(&self, with: impl FnOnce(&mut HashMap<Call, Instant>) -> T) -> T {
-        with(&mut self.failing.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What is not asked any more does not fail.
+    pub fn forget(&self, call: Call) {
+        self.failing(|failing| failing.0.remove(&call));
+    }
+
+    fn failing<T>(&self, with: impl FnOnce(&mut Failing) -> T) -> T {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = with(&mut failing);
+        let is_lost = failing.is_lost();
+        metrics::gauge!("longshore_kubernetes_lost").set(if is_lost { 1.0 } else { 0.0 });
+        answer
     }
 }
 
@@ -201,5 +247,38 @@ pub fn away(error: kube::Error) -> Away {
             code,
             reason: status.message.clone(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_asked_again_fails_no_longer_than_what_says_the_same() {
+        let (mut failing, now) = (Failing::default(), Instant::now());
+        for call in [Call::ReadPod, Call::ReadDeadline, Call::WatchPod] {
+            assert!(failing.failed(call, now));
+        }
+        assert!(!failing.failed(Call::WatchPod, now), "said once");
+        assert!(failing.is_lost());
+        assert_eq!(failing.answered(Call::ReadNode), []);
+        assert_eq!(failing.answered(Call::WatchPod).len(), 3);
+        assert!(!failing.is_lost());
+        assert_eq!(failing.answered(Call::WatchPod), [], "said once");
+        // A label is not tried again where nothing runs any more.
+        failing.failed(Call::Label, now);
+        assert_eq!(failing.answered(Call::Unlabel), [Call::Label]);
+        // A read says nothing of a watch, for which there is a right of its own.
+        failing.failed(Call::WatchNode, now);
+        assert_eq!(failing.answered(Call::ReadNode), []);
+        assert!(failing.is_lost());
+    }
+
+    #[test]
+    fn an_event_that_is_not_written_is_no_lost_awareness() {
+        let mut failing = Failing::default();
+        failing.failed(Call::Event, Instant::now());
+        assert!(!failing.is_lost());
     }
 }

@@ -30,9 +30,9 @@ pub fn cost(oldest: Option<Duration>) -> i32 {
         .map_or(0, |(_, cost)| *cost)
 }
 
-/// What was written last, and when.
+/// What was written last, if that succeeded, and when.
 #[derive(Debug, Default)]
-pub struct Written(Option<(i32, Instant)>);
+pub struct Written(Option<(Option<i32>, Instant)>);
 
 impl Written {
     /// What is to be written now, if anything.
@@ -40,12 +40,12 @@ impl Written {
         match self.0 {
             // A new pod has no annotation, which means 0.
             None => cost != 0,
-            Some((written, when)) => written != cost && now.duration_since(when) >= PAUSE,
+            Some((written, when)) => written != Some(cost) && now.duration_since(when) >= PAUSE,
         }
     }
 
-    /// Notes a try, whether it succeeded or not.
-    pub fn note(&mut self, cost: i32, now: Instant) {
+    /// Notes a try: what was written, or that nobody knows what is there.
+    pub fn note(&mut self, cost: Option<i32>, now: Instant) {
         self.0 = Some((cost, now));
     }
 }
@@ -79,9 +79,19 @@ mod tests {
         let mut written = Written::default();
         assert!(!written.due(0, start));
         assert!(written.due(10, start));
-        written.note(10, start);
+        written.note(Some(10), start);
         assert!(!written.due(10, start + PAUSE * 2));
         assert!(!written.due(100, start + PAUSE / 2));
         assert!(written.due(100, start + PAUSE));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later_though_nothing_has_changed() {
+        let start = Instant::now();
+        let mut written = Written::default();
+        written.note(None, start);
+        assert!(!written.due(10, start + PAUSE / 2));
+        assert!(written.due(10, start + PAUSE));
+        assert!(written.due(0, start + PAUSE), "it may be there");
     }
 }

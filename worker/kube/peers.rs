@@ -102,6 +102,7 @@ impl Peers {
         let tasks = pod.0.tasks.clone();
         tasks.spawn(async move {
             let _ = ended.run_until_cancelled(self.follow(&pod)).await;
+            pod.0.api.forget(Call::WatchPeers);
         });
         Following(end.drop_guard())
     }

@@ -52,6 +52,8 @@ fn look(worker: &Worker, names: &mut BTreeMap<String, u32>) {
     let health = &worker.setup.health;
     metrics::gauge!("longshore_quiet").set(flag(health.is_resting() || health.is_draining()));
     metrics::gauge!("longshore_draining").set(flag(health.is_draining()));
+    let lasted = worker.drain_begun.get().map(Instant::elapsed);
+    metrics::gauge!("longshore_drain_seconds").set(lasted.unwrap_or_default());
     let deadline = worker.deadline.borrow().map_or(0.0, |deadline| {
         let left = deadline.saturating_duration_since(Instant::now());
         worker.store.clock().now() as f64 / 1000.0 + left.as_secs_f64()

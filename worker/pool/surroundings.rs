@@ -237,10 +237,11 @@ async fn keep_cost(worker: &Worker, pod: &Pod) {
         });
         let (cost, now) = (cost::cost(oldest), Instant::now());
         if written.due(cost, now) {
-            written.note(cost, now);
-            if let Err(error) = pod.write_cost(cost).await {
+            let answer = pod.write_cost(cost).await;
+            if let Err(error) = &answer {
                 tracing::debug!(%error, cost, "the deletion cost could not be written");
             }
+            written.note(answer.ok().map(|()| cost), now);
         }
         tokio::select! {
             () = worker.give_up.cancelled() => return,
@@ -340,10 +341,10 @@ impl Plan {
                 .ends
                 .unwrap_or_else(|| self.begun + config.grace.min(pod.unknown_grace())),
         };
-        // What is past is now.
+        // What is past is now, so that there is still a moment to hand off in; what was now once stays so.
         end.checked_sub(config.margin)
             .unwrap_or(self.begun)
-            .max(self.begun)
+            .max(self.deadline.min(Instant::now()))
     }
 }
 

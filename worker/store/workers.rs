@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::command::{Op, typed};
+use super::command::{Op, Row, typed};
 use super::lanes::Ended;
 use super::outbox::{Ring, ring_ended_op, ring_new_op, rings};
 use super::sql::{Sql, sql};
@@ -88,10 +88,15 @@ impl Fence {
     }
 }
 
-#[derive(Deserialize)]
-struct Standing {
-    id: String,
-    state: State,
+/// A task that its workers' deaths have made a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The task.
+    pub id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// The queue that it ran from.
+    pub queue: String,
 }
 
 fn millis(time: Duration) -> i64 {
@@ -289,19 +294,28 @@ impl Store {
         &self,
         fence: &Fence,
         crash_limit: u32,
-    ) -> Result<(Vec<Ring>, Vec<TaskId>), StoreError> {
+    ) -> Result<(Vec<Ring>, Vec<DeadLetter>), StoreError> {
+        #[derive(Deserialize)]
+        struct Rescued {
+            id: String,
+            name: String,
+            queue: String,
+            state: State,
+        }
         let row = json!({ "crash_limit": crash_limit });
         let ends = self.ids(sql!("doomed"), &row).await?;
         let (rings, rows) = self
             .fenced_ring("rescue", fence, sql!("rescue"), row, &ends)
             .await?;
-        Ok((
-            rings,
-            rows.into_iter()
-                .filter(|row| row.state == State::Dead)
-                .map(|row| TaskId::new(row.id))
-                .collect(),
-        ))
+        let dead = typed::<Rescued>(rows)?
+            .into_iter()
+            .filter(|row| row.state == State::Dead)
+            .map(|row| DeadLetter {
+                id: TaskId::new(row.id),
+                name: row.name,
+                queue: row.queue,
+            });
+        Ok((rings, dead.collect()))
     }
 
     /// Makes tasks runnable whose time has come: up to 500.
@@ -411,7 +425,7 @@ impl Store {
         statement: Sql,
         row: Value,
         ends: &[String],
-    ) -> Result<(Vec<Ring>, Vec<Standing>), StoreError> {
+    ) -> Result<(Vec<Ring>, Vec<Row>), StoreError> {
         let mut ops = vec![fence.op()?, Op::one(statement, &row)?, ring_new_op()?];
         if !ends.is_empty() {
             ops.push(ring_ended_op(ends.iter().map(String::as_str))?);
@@ -421,6 +435,6 @@ impl Store {
         let ended = Ended::among(&rows);
         let mut rings = rings(answers.next().unwrap_or_default())?;
         self.pass_on_after(ended, &mut rings).await;
-        Ok((rings, typed(rows)?))
+        Ok((rings, rows))
     }
 }

@@ -59,6 +59,55 @@ fn alerts_and_dashboard_are_about_metrics_that_a_worker_has() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
+/// The metrics of the documentation's table, with their kinds.
+fn listed() -> BTreeSet<(String, String)> {
+    let text = std::fs::read_to_string(source("docs/kubernetes.md")).unwrap();
+    let name = Regex::new(r"`(longshore_[a-z_]+)(\{[a-z,]+\})?`").unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `longshore_"));
+    rows.flat_map(|row| {
+        let cells = row.split('|').map(str::trim).collect::<Vec<_>>();
+        let names = name.captures_iter(cells[1]);
+        names
+            .map(|name| (name[1].to_owned(), cells[2].to_owned()))
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// The metrics that a text of the program makes or, with `describe_`, describes, with their kinds.
+fn made(text: &str, prefix: &str) -> BTreeSet<(String, String)> {
+    let call = format!(r#"\b{prefix}(gauge|counter|histogram)!\(\s*"(longshore_[a-z_]+)""#);
+    let call = Regex::new(&call).unwrap();
+    let found = call.captures_iter(text);
+    found
+        .map(|call| (call[2].to_owned(), call[1].to_owned()))
+        .collect()
+}
+
+fn program(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let texts = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        match path.extension() {
+            Some(extension) if extension == "rs" => std::fs::read_to_string(&path).unwrap(),
+            _ if path.is_dir() => program(&path),
+            _ => String::new(),
+        }
+    });
+    texts.collect()
+}
+
+#[test]
+fn the_documentation_lists_each_metric_that_a_worker_has() {
+    let text = program(&source("worker"));
+    let made_at_all = made(&text, "metrics::");
+    assert!(made_at_all.len() > 10, "{made_at_all:?}");
+    assert_eq!(listed(), made_at_all);
+    assert_eq!(made(&text, "describe_"), made_at_all);
+}
+
 #[test]
 fn each_alert_says_what_to_do() {
     let rules = rules();
@@ -85,8 +134,8 @@ fn each_alert_says_what_to_do() {
 }
 
 /// What promtool is to find: a busy pod on a cordoned node, beside one that is busy alone; a queue that stands
-/// still, beside one that moves; a drain that ends in ten seconds; an api without a ready pod, until it is not meant
-/// to have any.
+/// still, beside one that moves; a pod's first dead letter and another's fifth, for an hour; a drain that ends in ten
+/// seconds; an api without a ready pod, until it is not meant to have any.
 const SCENE: &str = r#"
 rule_files: [rules.yaml]
 evaluation_interval: 1m
@@ -100,6 +149,8 @@ tests:
       - {series: 'longshore_queue_depth{job="lab/ci-longshore",queue="still"}', values: '3x100'}
       - {series: 'longshore_queue_depth{job="lab/ci-longshore",queue="moves"}', values: '3x100'}
       - {series: 'longshore_tasks_total{job="lab/ci-longshore",queue="moves",name="n",outcome="succeeded"}', values: '0+1x100'}
+      - {series: 'longshore_tasks_total{job="lab/ci-longshore",queue="q",name="first",outcome="dead"}', values: '_x10 1x100'}
+      - {series: 'longshore_tasks_total{job="lab/ci-longshore",queue="q",name="again",outcome="dead"}', values: '4x10 5x100'}
       - {series: 'longshore_draining{job="lab/ci-longshore",pod="late"}', values: '1x60'}
       - {series: 'longshore_drain_deadline_timestamp_seconds{job="lab/ci-longshore",pod="late"}', values: '610x60'}
       - {series: 'longshore_draining{job="lab/ci-longshore",pod="no-deadline"}', values: '1x60'}
@@ -120,6 +171,11 @@ tests:
       - expr: count by (queue) (ALERTS{alertname="LongshorePoolStandsStill",alertstate="firing"})
         eval_time: 70m
         exp_samples: [{labels: '{queue="still"}', value: 1}]
+      - expr: count by (name) (ALERTS{alertname="LongshoreDeadLetters"})
+        eval_time: 21m
+        exp_samples: [{labels: '{name="again"}', value: 1}, {labels: '{name="first"}', value: 1}]
+      - expr: ALERTS{alertname="LongshoreDeadLetters"}
+        eval_time: 90m
       - expr: ALERTS{alertname="LongshoreDrainNearDeadline"}
         eval_time: 9m
       - expr: count by (pod) (ALERTS{alertname="LongshoreDrainNearDeadline"})

@@ -122,6 +122,35 @@ fn a_worker_knows_its_grace_and_who_it_is() {
 }
 
 #[test]
+fn every_worker_is_probed_spread_and_of_its_class() {
+    for example_name in examples() {
+        let objects = example(&example_name);
+        for pod in workers(&objects) {
+            let worker = containers(pod).pop().unwrap();
+            for (probe, path) in [
+                ("startupProbe", "/startupz"),
+                ("livenessProbe", "/livez"),
+                ("readinessProbe", "/readyz"),
+            ] {
+                let asked = &worker[probe]["httpGet"];
+                assert_eq!(*asked, json!({"path": path, "port": "http"}), "{probe}");
+            }
+            let spread = &pod["spec"]["topologySpreadConstraints"][0];
+            assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
+            let own = spread["labelSelector"]["matchLabels"].as_object().unwrap();
+            assert_eq!(
+                own["longshore.dev/pool"], pod["metadata"]["labels"]["longshore.dev/pool"],
+                "{example_name}"
+            );
+        }
+    }
+    let objects = example("squad");
+    let pinned = one(&objects, "StatefulSet", "-postprocess");
+    let class = &pinned["spec"]["template"]["spec"]["priorityClassName"];
+    assert_eq!(class, "longshore-pinned");
+}
+
+#[test]
 fn a_pinned_pool_is_replaced_and_scaled_by_people_alone() {
     for objects in ["all", "embedded", "squad"].map(example) {
         for set in all(&objects, "StatefulSet") {

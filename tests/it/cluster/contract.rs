@@ -12,6 +12,7 @@
 //!
 //! Without the variable the real server is no part of the test, and that it passes says nothing about one.
 
+mod asked;
 mod decisions;
 mod drained;
 mod rights;
@@ -71,6 +72,9 @@ async fn play(stage: &Stage) {
     events_are_written(stage, &pod, &uid).await;
     one_pod_is_watched(stage, &pod).await;
     a_deletion_names_its_pod(stage, &other).await;
+    asked::pods_of_a_pool_are_followed(stage, &pod).await;
+    asked::a_pool_hands_off_and_works_again(stage).await;
+    asked::one_pod_is_drained(stage).await;
     decisions::are_as_expected(stage).await;
     the_busy_label_keeps_a_pod_that_runs(stage, &pod, &uid).await;
 }

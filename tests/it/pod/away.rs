@@ -87,6 +87,21 @@ async fn works_without(scene: Arc<Scene>, verb: &str, resource: &str) {
     }
 }
 
+/// What is asked of a pod whose end is near must not wait for the client's own patience.
+#[tokio::test]
+async fn what_is_told_to_slow_down_is_not_asked_again_by_the_client() {
+    let site = Site::new();
+    let pod = site.pinned("p-0").await;
+    for after in [None, Some(1)] {
+        site.cluster
+            .fault(Rule::on("get", "pods"), Fault::TooMany(after));
+        pod.look_for_deadline().await;
+        site.cluster.lift_faults();
+    }
+    let asked = site.cluster.requests(&Rule::on("get", "pods"));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+}
+
 async fn a_server_that_goes_away_and_comes_back_costs_the_awareness_between(scene: Arc<Scene>) {
     let site = Site::new();
     let (held, registry) = Held::new();

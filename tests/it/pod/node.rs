@@ -22,7 +22,7 @@ on_both_with!(
 );
 
 /// A handler whose first attempt runs until it is asked to go on elsewhere.
-fn patient(begun: &Arc<Notify>) -> Registry {
+pub(super) fn patient(begun: &Arc<Notify>) -> Registry {
     let mut registry = Registry::default();
     let tell = Arc::clone(begun);
     registry.add("demo", move |_, context| {

@@ -24,6 +24,7 @@ on_both_with!(
     a_process_that_does_not_end_is_killed_at_its_deadline,
     the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once,
     probes_and_metrics_say_how_it_is,
+    an_api_server_that_is_away_is_said_once_and_shown,
 );
 
 /// What the server's answers wait for, in the stand-in LAVA: long enough to be met at work.
@@ -237,6 +238,25 @@ async fn the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once(scene: Arc<Scene>
     let _exit = leader.ended().await;
 }
 
+/// Where a worker answers probes.
+async fn address(worker: &Child) -> String {
+    wait_for("it says where it listens", LIMIT, async || {
+        let log = worker.log();
+        let (_, rest) = log.split_once("answering probes")?;
+        let (_, rest) = rest.split_once("address=")?;
+        Some(rest.split_whitespace().next()?.to_owned())
+    })
+    .await
+}
+
+async fn get(address: &str, path: &str) -> (u16, String) {
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let answer = reqwest::get(format!("http://{address}{path}"))
+        .await
+        .unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
 async fn probes_and_metrics_say_how_it_is(scene: Arc<Scene>) {
     let site = Site::new();
     site.cluster.add_pod(
@@ -246,20 +266,8 @@ async fn probes_and_metrics_say_how_it_is(scene: Arc<Scene>) {
     );
     let listen = [("LONGSHORE__HTTP__LISTEN", "127.0.0.1:0")];
     let mut worker = scene.process(&site, "pinned", "p-0", &listen);
-    let address = wait_for("it says where it listens", LIMIT, async || {
-        let log = worker.log();
-        let (_, rest) = log.split_once("answering probes")?;
-        let (_, rest) = rest.split_once("address=")?;
-        Some(rest.split_whitespace().next()?.to_owned())
-    })
-    .await;
-    let _installed = rustls::crypto::ring::default_provider().install_default();
-    let get = async |path: &str| {
-        let answer = reqwest::get(format!("http://{address}{path}"))
-            .await
-            .unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
+    let address = address(&worker).await;
+    let get = async |path: &str| get(&address, path).await;
     for path in ["/startupz", "/readyz"] {
         wait_until(path, LIMIT, async || get(path).await.0 == 200).await;
     }
@@ -292,6 +300,38 @@ async fn probes_and_metrics_say_how_it_is(scene: Arc<Scene>) {
     })
     .await;
     assert_eq!(get("/readyz").await.0, 200);
+    worker.signal("TERM");
+    assert!(worker.ended(GRACE).await.success());
+}
+
+async fn an_api_server_that_is_away_is_said_once_and_shown(scene: Arc<Scene>) {
+    let site = Site::new();
+    site.cluster
+        .add_pod(Pod::elastic("elastic", "e-0").on("n1"));
+    site.cluster.away();
+    let listen = [("LONGSHORE__HTTP__LISTEN", "127.0.0.1:0")];
+    let mut worker = scene.process(&site, "elastic", "e-0", &listen);
+    let address = address(&worker).await;
+    let shows = async |what: &str| {
+        wait_until(what, LIMIT, async || {
+            let (_, metrics) = get(&address, "/metrics").await;
+            metrics.lines().any(|line| line == what)
+        })
+        .await;
+    };
+    shows("longshore_kubernetes_errors_total{call=\"watch_pod\"} 3").await;
+    shows("longshore_kubernetes_lost 1").await;
+    let said = |words: &str| {
+        let log = worker.log();
+        let lines = log.lines();
+        lines
+            .filter(|line| line.contains(words) && line.contains("watch_pod"))
+            .count()
+    };
+    assert_eq!(said("the API server fails"), 1, "{}", worker.log());
+    site.cluster.back();
+    shows("longshore_kubernetes_lost 0").await;
+    assert_eq!(said("the API server answers again"), 1, "{}", worker.log());
     worker.signal("TERM");
     assert!(worker.ended(GRACE).await.success());
 }

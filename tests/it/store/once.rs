@@ -38,6 +38,7 @@ async fn a_dead_workers_task_is_a_dead_letter_if_it_is_to_run_once(bench: Bench)
     lose(&bench, &dead).await;
     let leader = bench.leader().await;
     let (rings, letters) = bench.store.rescue(&leader, 9).await.unwrap();
+    let letters: Vec<_> = letters.into_iter().map(|letter| letter.id).collect();
     assert_eq!((rings.len(), letters), (0, vec![id("a")]));
     let view = bench.view("a").await;
     assert_eq!((view.state, view.crashes), (State::Dead, 1));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore::id::WorkerId;
-use longshore::store::{Settlement, State, StoreError};
+use longshore::store::{DeadLetter, Settlement, State, StoreError};
 
 use super::enqueue::ids;
 use crate::harness::{Bench, id, on_both, task};
@@ -140,7 +140,13 @@ async fn at_the_crash_limit_a_task_is_a_dead_letter_that_says_so(bench: Bench) {
         bench.store.yield_lead("losing", &dead).await.unwrap();
         bench.clock.advance(Duration::from_millis(1));
         let (rings, letters) = bench.store.rescue(&leader, 2).await.unwrap();
-        let expected = if crash == 2 { vec![id("a")] } else { vec![] };
+        let (name, queue) = (task("a").name, task("a").queue);
+        let letter = DeadLetter {
+            id: id("a"),
+            name,
+            queue,
+        };
+        let expected = if crash == 2 { vec![letter] } else { vec![] };
         assert_eq!(letters, expected);
         assert_eq!(rings.len(), 1 - expected.len());
     }

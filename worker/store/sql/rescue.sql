@@ -8,4 +8,4 @@ update tasks set worker = null, crashes = tasks.crashes + 1, rung_at = {now}, ca
 from {rows crash_limit bigint}, (select t.id as id from workers w join tasks t on t.worker = w.id and t.state = 'running'
   where w.state in ('lost', 'stopped') limit 500) as gone
 where tasks.id = gone.id and tasks.state = 'running'
-returning tasks.id, tasks.state, tasks.links
+returning tasks.id, tasks.name, tasks.queue, tasks.state, tasks.links

@@ -117,6 +117,8 @@ async fn drained(scene: &Arc<Scene>, stage: &Stage, node: &str, users: (&Path, &
         waited < SOON,
         "the pod was evicted {waited:?} after the work"
     );
+    let log = worker.log();
+    assert!(!log.contains("the API server fails"), "{log}");
     let found = stage
         .ask("GET", &format!("/api/v1/nodes/{node}"), &Value::Null)
         .await;

@@ -80,11 +80,13 @@ pub(super) async fn are_no_more(stage: &Stage, users: &Users, node: &str) {
     let pods = stage.path("/api/v1", "pods");
     let secrets = stage.path("/api/v1", "secrets");
     let (pod, node) = (stage.pod_path(POD), format!("/api/v1/nodes/{node}"));
+    let nodes = "/api/v1/nodes".to_owned();
     let nothing = json!({});
     for (who, method, path, expected) in [
         (&worker, "GET", &pods, 200),
         (&worker, "PATCH", &pod, 200),
         (&worker, "GET", &node, 200),
+        (&worker, "GET", &nodes, 403),
         (&worker, "PATCH", &node, 403),
         (&worker, "DELETE", &pod, 403),
         (&worker, "GET", &secrets, 403),
