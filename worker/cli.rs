@@ -84,7 +84,7 @@ enum Verb {
     /// Guards a command that runs as a task, for the worker that starts it
     #[command(name = exec::GUARD, hide = true)]
     Guard(guard::Arguments),
-    /// Checks or shows the configuration
+    /// Checks or shows the configuration, publishes bundles of it, and shows who has which
     #[command(subcommand)]
     Config(config::Verb),
 }
@@ -160,7 +160,10 @@ pub fn main_with(handlers: impl FnOnce(&mut Registry) + Send + 'static) -> ExitC
 async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer {
     match verb {
         Verb::Demo(arguments) => demo::run(arguments).await,
-        Verb::Run(arguments) => run::run(load_and_warn(config)?, arguments, handlers).await,
+        Verb::Run(arguments) => {
+            let own = load_and_warn(config.clone())?;
+            run::run(config, own, arguments, handlers).await
+        }
         Verb::Api => api::run(load(config)?).await,
         Verb::Enqueue(arguments) => enqueue::run(load(config)?, arguments).await,
         Verb::Migrate(arguments) => migrate::run(load(config)?, arguments).await,
@@ -172,7 +175,10 @@ async fn run(config: Option<PathBuf>, verb: Verb, handlers: Handlers) -> Answer 
         Verb::Squad(verb) => squad::run(load(config)?, verb).await,
         Verb::Drain(verb) => drain::run(config, verb).await,
         Verb::Guard(arguments) => Ok(guard::run(arguments)),
-        Verb::Config(verb) => config::run(load_and_warn(config)?, verb),
+        Verb::Config(verb) => {
+            let own = load_and_warn(config.clone())?;
+            config::run(config, own, verb).await
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod address;
 mod api;
 mod apt;
 mod backend;
+mod bundle;
 mod celery;
 mod check;
 mod document;
@@ -43,6 +44,7 @@ mod worker;
 pub use api::{Api, Sink, SinkKind, Token};
 pub use apt::{Apt, Place as StoragePlace};
 pub use backend::{Backend, BackendKind, Project, Settings};
+pub use bundle::Bundle;
 pub use celery::{Celery, DatabaseFormat, Results, Switch, Tools};
 pub use exec::{Argument, Command, Exec, OnDrain, Piece};
 pub use gate::{Gate, Test as GateTest};
@@ -114,6 +116,12 @@ pub struct Config {
     /// `[apt]`: repositories of Debian packages, by name. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub apt: BTreeMap<String, Apt>,
+    /// `[bundle]`: the configuration that a worker takes over while it runs. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Bundle>,
+    /// `[features]`: switches that handlers ask for by name. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, bool>,
     /// `[limits]`: what is refused as too large.
     pub limits: Limits,
     /// `[retention]`: what is forgotten, and when.
@@ -139,6 +147,36 @@ impl Config {
         known_plugins: &[&str],
     ) -> Result<Self, Vec<Problem>> {
         let document = path.map(Document::read).unwrap_or_default();
+        let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+        Self::assemble(document, folder, env, known_plugins)
+    }
+
+    /// The same with the configuration of a bundle, whose sources stand in the folder `bundle`, laid over the file. A relative path
+    /// in a file of the bundle starts at that file's folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`]; and what a bundle must not say, or says twice.
+    pub fn load_with_bundle(
+        path: Option<&Path>,
+        bundle: &Path,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        known_plugins: &[&str],
+    ) -> Result<Self, Vec<Problem>> {
+        let mut document = path.map(Document::read).unwrap_or_default();
+        match bundle::members(bundle) {
+            Ok(members) => bundle::overlay(&mut document, bundle, &members),
+            Err(error) => document.problems.push(Problem {
+                place: Place::File {
+                    path: bundle.to_owned(),
+                    line: None,
+                },
+                key: String::new(),
+                value: None,
+                what: format!("cannot be read: {error}"),
+                mend: "publish the bundle again".to_owned(),
+            }),
+        }
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         Self::assemble(document, folder, env, known_plugins)
     }
@@ -246,6 +284,8 @@ impl Config {
             squad: root.table("squad", Squad::read),
             s3: root.table("s3", S3::read),
             apt: root.table("apt", Apt::read_all),
+            bundle: root.table("bundle", Bundle::read),
+            features: root.table("features", bundle::features),
             limits: root.table("limits", Limits::read),
             retention: root.table("retention", Retention::read),
             warnings: Vec::new(),

@@ -39,6 +39,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::Revision;
 use crate::id::{Epoch, TaskId};
 use crate::store::{Claimed, Op, Store, StoreError};
 use crate::task::Task;
@@ -142,6 +143,13 @@ impl Registry {
         );
     }
 
+    /// Takes over all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.handlers.extend(other.handlers.clone());
+        self.repeated.extend(other.repeated.clone());
+        self.timed.extend(other.timed.clone());
+    }
+
     /// A message of a task called `name` that is over runs it again: for producers who use an id for each subject, not
     /// for each message. Its handler sees for itself that there is nothing to do, since a broker may deliver a message
     /// twice.
@@ -182,6 +190,15 @@ impl Registry {
     }
 }
 
+/// What the configuration says to an attempt, as it was when the attempt began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The bundle's revision, if the worker follows one.
+    pub revision: Option<Revision>,
+    /// `[features]`.
+    pub features: BTreeMap<String, bool>,
+}
+
 /// What an attempt may do and should know. Clones share it.
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
@@ -190,6 +207,7 @@ struct Shared {
     store: Store,
     task: Arc<Task>,
     claimed: Claimed,
+    terms: Arc<Terms>,
     drain: CancellationToken,
     deadline: watch::Receiver<Option<Instant>>,
     lost: CancellationToken,
@@ -258,15 +276,16 @@ impl Context {
         store: Store,
         task: Arc<Task>,
         claimed: Claimed,
-        drain: CancellationToken,
+        terms: Arc<Terms>,
+        (drain, lost): (CancellationToken, CancellationToken),
         deadline: watch::Receiver<Option<Instant>>,
-        lost: CancellationToken,
         pulse: Arc<Pulse>,
     ) -> Self {
         Self(Arc::new(Shared {
             store,
             task,
             claimed,
+            terms,
             drain,
             deadline,
             lost,
@@ -281,6 +300,7 @@ impl Context {
             store,
             task,
             claimed,
+            terms,
             drain,
             deadline,
             lost,
@@ -295,9 +315,9 @@ impl Context {
             store.clone(),
             Arc::clone(task),
             claimed,
-            drain.clone(),
+            Arc::clone(terms),
+            (drain.clone(), lost.clone()),
             deadline.clone(),
-            lost.clone(),
             Arc::clone(pulse),
         )
     }
@@ -317,6 +337,16 @@ impl Context {
     /// a lane from attempt to attempt of this task.
     pub fn token(&self) -> i64 {
         self.0.claimed.token
+    }
+
+    /// The revision of the bundle that this attempt began with, and keeps.
+    pub fn revision(&self) -> Option<&Revision> {
+        self.0.terms.revision.as_ref()
+    }
+
+    /// Whether the switch `name` of `[features]` was on when this attempt began. One that nobody has written is off.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.0.terms.features.get(name).copied().unwrap_or_default()
     }
 
     /// How often the task failed, lost its worker, and was handed off before.

@@ -112,6 +112,36 @@ async fn shown(State(shown): State<Shown>) -> ([(&'static str, &'static str); 1]
     ([kind], shown.metrics.render())
 }
 
+fn describe_bundles() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!(
+        "longshore_bundle_behind_seconds",
+        Unit::Seconds,
+        "For how long this worker has not had what its bundle says; 0: it has it"
+    );
+    describe_gauge!(
+        "longshore_bundle_refused",
+        "1 while this worker cannot take the revision that it is to have"
+    );
+    describe_gauge!(
+        "longshore_bundle_needs_restart",
+        "1 while only a restart by hand would take the revision over"
+    );
+    describe_counter!(
+        "longshore_bundle_refusals_total",
+        "How often this worker refused a revision"
+    );
+    describe_gauge!(
+        "longshore_bundle_late_workers",
+        "Workers of the fleet that lag for long, silent ones too, by bundle"
+    );
+    describe_gauge!(
+        "longshore_bundle_freeze_end_timestamp_seconds",
+        Unit::Seconds,
+        "When the bundle's freeze ends, or ended; 0: there was none"
+    );
+}
+
 /// What each metric means, for whoever reads `/metrics`; docs/kubernetes.md has the same list.
 fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge};
@@ -145,6 +175,12 @@ fn describe() {
         Unit::Seconds,
         "For how long the attempt that saved last longest ago has saved nothing"
     );
+    describe_bundles();
+    describe_states();
+}
+
+fn describe_states() {
+    use metrics::{Unit, describe_gauge};
     describe_gauge!("longshore_quiet", "1 while nothing new is taken");
     describe_gauge!("longshore_draining", "1 from SIGTERM on");
     describe_gauge!(

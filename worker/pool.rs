@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -24,7 +24,8 @@ use crate::broker::{Broker, Receipt};
 use crate::celery::Celery;
 use crate::clock::Millis;
 use crate::config::{self, Policies};
-use crate::handler::{Pulse, Registry};
+use crate::follow::{Following, Live};
+use crate::handler::{Pulse, Registry, Terms};
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::kube::Pod;
 use crate::lifecycle::{Event, Life, Strictness};
@@ -39,6 +40,7 @@ mod gauges;
 mod health;
 mod intake;
 mod keep;
+mod live;
 mod settle;
 mod surroundings;
 mod tools;
@@ -69,6 +71,10 @@ pub struct Setup {
     pub pod: Option<Pod>,
     /// What probes and metrics are told.
     pub health: Health,
+    /// What handlers are told of the configuration at first.
+    pub terms: Arc<Terms>,
+    /// The bundle that it follows, if it does.
+    pub following: Option<Arc<tokio::sync::Mutex<Following>>>,
 }
 
 /// What can be asked of a running worker.
@@ -90,6 +96,8 @@ pub enum Exit {
     Drained,
     /// It ended with this many attempts that could not be written; rescue takes them over.
     Left(usize),
+    /// It has nothing left, and is to begin anew: its configuration says what only a new life can have.
+    Restart,
     /// One of its loops panicked, which is a bug; what ran was handed off as far as that went.
     Broken,
 }
@@ -119,11 +127,14 @@ struct Worker {
     member: Member,
     store: Store,
     broker: Broker,
-    registry: Registry,
+    /// What attempts begin with.
+    live: RwLock<Arc<Live>>,
     relay: Relay,
     attempts: Mutex<Attempts>,
     finished: mpsc::Sender<Finished>,
     slots: Arc<Semaphore>,
+    /// How many there are to be.
+    wanted_slots: watch::Sender<u32>,
     life: watch::Sender<Life>,
     deadline: watch::Sender<Option<Instant>>,
     drain_begun: OnceLock<Instant>,
@@ -137,6 +148,8 @@ struct Worker {
     tools: Tools,
     /// A tool wants the worker to drain.
     stop: CancellationToken,
+    /// The worker is to begin anew once it has drained.
+    restart: CancellationToken,
     /// Claims under way.
     claiming: AtomicUsize,
     /// Attempts that went on elsewhere.
@@ -157,8 +170,8 @@ pub fn member_id(host: &str) -> WorkerId {
 }
 
 /// A worker's id in a pod: its name for people, its uid, and something that no other life of its container has.
-pub fn pod_member_id(pod: &Pod) -> WorkerId {
-    member_id(&format!("{}.{}", pod.name(), pod.uid()))
+pub fn pod_member_id(name: &str, uid: &str) -> WorkerId {
+    member_id(&format!("{name}.{uid}"))
 }
 
 /// This machine's or pod's name.
@@ -198,16 +211,18 @@ pub async fn run(
     relay.publish(store.unpark(&registry.names()).await?).await;
     let (finished, outcomes) = mpsc::channel(settle::BATCH);
     let slots = setup.pool.slots;
+    let live = live(&setup, registry);
     let (tools, happened) = Tools::new(setup.celery.tools());
     let worker = Arc::new(Worker {
         member,
         store,
         broker,
-        registry,
+        live: RwLock::new(Arc::new(live)),
         relay,
         attempts: Mutex::default(),
         finished,
         slots: Arc::new(Semaphore::new(slots as usize)),
+        wanted_slots: watch::channel(slots).0,
         life: watch::channel(Life::Starting).0,
         deadline: watch::channel(None).0,
         drain_begun: OnceLock::new(),
@@ -216,6 +231,7 @@ pub async fn run(
         queues: watch::channel(setup.pool.queues.clone()).0,
         tools,
         stop: CancellationToken::new(),
+        restart: CancellationToken::new(),
         claiming: AtomicUsize::new(0),
         handed_off: AtomicUsize::new(0),
         changed: Notify::new(),
@@ -228,6 +244,7 @@ pub async fn run(
     worker.setup.health.joined();
     tracing::info!(worker = %worker.member.id, pool = worker.setup.name, queues = ?worker.setup.pool.queues, slots, "worker joined");
     surroundings::first_look(&worker).await;
+    worker.first_word().await;
     let intake = worker.look_after("intake", intake::run(Arc::clone(&worker)));
     let settling = worker.look_after("settling", settle::run(Arc::clone(&worker), outcomes));
     worker.start_loops();
@@ -246,11 +263,18 @@ pub async fn run(
     surroundings::last_word(&worker).await;
     worker.farewell(rest).await;
     tools::last_word(tools).await;
-    Ok(if worker.broken.is_cancelled() {
-        Exit::Broken
-    } else {
-        exit
-    })
+    Ok(worker.end(exit))
+}
+
+/// What attempts begin with at first.
+fn live(setup: &Setup, registry: Registry) -> Live {
+    Live {
+        terms: Arc::clone(&setup.terms),
+        registry,
+        policies: setup.policies.clone(),
+        slots: setup.pool.slots,
+        kind: setup.pool.kind.clone(),
+    }
 }
 
 /// This worker as the store's list shows it.
@@ -298,6 +322,16 @@ fn lock_key(id: &WorkerId) -> i64 {
 }
 
 impl Worker {
+    fn end(&self, exit: Exit) -> Exit {
+        if self.broken.is_cancelled() {
+            Exit::Broken
+        } else if exit == Exit::Drained && self.restart.is_cancelled() {
+            Exit::Restart
+        } else {
+            exit
+        }
+    }
+
     fn attempts<T>(&self, with: impl FnOnce(&mut Attempts) -> T) -> T {
         with(&mut self.attempts.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -326,6 +360,8 @@ impl Worker {
         self.look_after("surroundings", surroundings::signs(Arc::clone(self)));
         self.look_after("labels", surroundings::labels(Arc::clone(self)));
         self.look_after("gauges", gauges::run(Arc::clone(self)));
+        self.look_after("bundle", live::follow(Arc::clone(self)));
+        self.look_after("slots", live::slots(Arc::clone(self)));
         let maintaining = maintenance::run(
             self.store.clone(),
             self.broker.clone(),
@@ -457,6 +493,12 @@ impl Worker {
                 tracing::warn!(%error, "the worker could not be taken off the list; its lease will run out");
             }
             self.store.let_go(&self.member.id).await;
+            if let Some(following) = &self.setup.following
+                && !self.restart.is_cancelled()
+                && let Err(error) = following.lock().await.leave().await
+            {
+                tracing::warn!(%error, "the worker could not be taken off the bundle's list");
+            }
         };
         if tokio::time::timeout(rest, leave).await.is_err() {
             tracing::warn!("the store is away; the worker's lease will run out");
@@ -466,7 +508,7 @@ impl Worker {
     /// Says what runs.
     fn print(&self) {
         self.attempts(|attempts| {
-            tracing::info!(life = self.life().as_str(), running = attempts.len(), slots = self.setup.pool.slots, "worker state");
+            tracing::info!(life = self.life().as_str(), running = attempts.len(), slots = self.live().slots, "worker state");
             for ((id, epoch), attempt) in attempts.iter() {
                 tracing::info!(
                     task.id = %id, task.name = attempt.task.name, epoch = %epoch,

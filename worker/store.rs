@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::id::WorkerId;
 
 mod audit;
+mod bundles;
 mod by_hand;
 mod celery;
 pub(crate) mod command;
@@ -39,6 +40,7 @@ mod testjobs;
 mod workers;
 
 pub use audit::{PublishedPart, StagedRun};
+pub use bundles::{BundleError, Note as BundleNote, Noted};
 pub use by_hand::{Filter, RunningView, TaskView};
 pub use celery::{FoundResult, ResultRow};
 pub use command::Op;

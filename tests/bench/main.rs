@@ -12,6 +12,7 @@
 )]
 
 mod bare;
+mod bundle;
 mod celery;
 mod cts;
 mod deaths;
@@ -29,8 +30,8 @@ use std::process::ExitCode;
 use servers::Servers;
 
 /// What can be asked for, in the order in which it runs.
-const SECTIONS: [&str; 9] = [
-    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished", "lanes", "gate",
+const SECTIONS: [&str; 10] = [
+    "noop", "celery", "fetch", "cts", "deaths", "idle", "finished", "lanes", "gate", "bundle",
 ];
 
 /// One line of the table.
@@ -92,7 +93,8 @@ async fn measure() {
             "idle" => idle::run(&servers).await,
             "finished" => finished::run(&servers).await,
             "lanes" => lanes::run(&servers).await,
-            _ => gate::run(&servers).await,
+            "gate" => gate::run(&servers).await,
+            _ => bundle::run(&servers).await,
         });
     }
     println!("\n{}", servers.head().await);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use longshore::broker::{Broker, Outgoing, QueueKind};
 use longshore::codec;
 use longshore::config::{Config, Pool, PoolKind, Tools};
-use longshore::handler::{Outcome, Registry};
+use longshore::handler::{Outcome, Registry, Terms};
 use longshore::pool::{self, Request, Setup};
 use longshore::task::Task;
 use tokio::sync::{Notify, mpsc};
@@ -88,6 +88,16 @@ pub(crate) async fn longshore(ledger: &Ledger, servers: &Servers) -> f64 {
 
 /// The same, of a worker that tells Celery's tools what these want.
 pub(crate) async fn told(ledger: &Ledger, servers: &Servers, tools: Tools) -> f64 {
+    under(ledger, servers, tools, Arc::default()).await
+}
+
+/// The same, of attempts that are told these terms.
+pub(crate) async fn under(
+    ledger: &Ledger,
+    servers: &Servers,
+    tools: Tools,
+    terms: Arc<Terms>,
+) -> f64 {
     let queue = &publish(servers).await;
     let store = ledger.store.clone();
     let broker: Broker = servers.broker(QueueKind::Classic);
@@ -101,7 +111,10 @@ pub(crate) async fn told(ledger: &Ledger, servers: &Servers, tools: Tools) -> f6
         async { Ok(Outcome::Done(serde_json::Value::Null)) }
     });
     let (requests, receiver) = mpsc::channel(1);
-    let setup = setup(queue, SLOTS, tools);
+    let setup = Setup {
+        terms,
+        ..setup(queue, SLOTS, tools)
+    };
     let begun = Instant::now();
     let worker = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));
     all.notified().await;
@@ -129,5 +142,7 @@ fn setup(queue: &str, slots: u32, tools: Tools) -> Setup {
         id: pool::member_id("bench"),
         pod: None,
         health: pool::Health::default(),
+        terms: Arc::default(),
+        following: None,
     }
 }

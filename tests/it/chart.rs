@@ -4,6 +4,7 @@ mod admission;
 mod alerts;
 mod api;
 mod budgets;
+mod bundle;
 mod helm;
 mod image;
 mod pods;

@@ -85,9 +85,10 @@ impl Scene {
             pod,
             health,
         } = made;
-        let id = pod
-            .as_ref()
-            .map_or_else(|| pool::member_id("inside"), pool::pod_member_id);
+        let id = pod.as_ref().map_or_else(
+            || pool::member_id("inside"),
+            |pod| pool::pod_member_id(pod.name(), pod.uid()),
+        );
         let broker = self.broker(&store, &id);
         let retention = Retention {
             finished_tasks: Duration::from_secs(3600),
@@ -105,6 +106,8 @@ impl Scene {
             id,
             pod,
             health,
+            terms: Arc::default(),
+            following: None,
         };
         let (requests, receiver) = mpsc::channel(4);
         let ended = tokio::task::spawn(pool::run(setup, store, broker, registry, receiver));

@@ -9,6 +9,7 @@
 )]
 mod apt;
 mod broker;
+mod bundle;
 mod chart;
 mod cluster;
 mod compile_fail;

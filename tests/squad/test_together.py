@@ -139,8 +139,10 @@ def test_one_that_cannot_be_published_is_no_matter_of_the_others(site):
     fetches = "longshore.tasks where name = 'squad.ci.tasks.fetch'"
     site.wait_for("all fetches", f"select 1 where not exists (select 1 from {fetches} and state <> 'done')")
     worker.stop()
-    failures = site.database.row(f"select sum(failures) as n from {fetches}")
-    assert failures["n"] == 1, failures
+    # One of the two of the same name may be refused by SQUAD's unique index while the other is being published.
+    refused = site.database.rows(f"select failures, cast(task as jsonb)->'args'->0 as pk from {fetches} and failures > 0")
+    assert all(row["failures"] == 1 for row in refused) and taken in [row["pk"] for row in refused], refused
+    assert {row["pk"] for row in refused} - {taken} <= set(pks[-2:]) and len(refused) <= 2, refused
     rows = site.database.rows("select id, job_id, testrun_id, failure from ci_testjob order by id")
     for row in rows:
         if row["id"] == taken:

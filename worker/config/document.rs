@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -39,6 +39,8 @@ pub(super) struct Document {
     pub(super) table: Table,
     pub(super) places: BTreeMap<KeyPath, Place>,
     pub(super) problems: Vec<Problem>,
+    /// The folder of a bundle, if some of it stands there.
+    pub(super) bundle: Option<PathBuf>,
 }
 
 impl Document {
@@ -80,7 +82,7 @@ impl Document {
         Self {
             table,
             places,
-            problems: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -89,6 +91,43 @@ impl Document {
             problems,
             ..Self::default()
         }
+    }
+
+    /// Where `section` begins.
+    pub(super) fn place(&self, section: &str) -> Place {
+        let place = self.places.get(&vec![section.to_owned()]);
+        place.cloned().unwrap_or(Place::Nowhere)
+    }
+
+    /// Adds what `other` says; that two of them say the same key is a problem.
+    pub(super) fn join(&mut self, other: Self) {
+        let mut twice = Vec::new();
+        merge(
+            &mut self.table,
+            other.table,
+            &mut KeyPath::new(),
+            &mut twice,
+        );
+        self.problems.extend(other.problems);
+        for path in twice {
+            let at = |places: &BTreeMap<KeyPath, Place>| places.get(&path).cloned();
+            let first = at(&self.places).unwrap_or(Place::Nowhere);
+            self.problems.push(Problem {
+                place: at(&other.places).unwrap_or(Place::Nowhere),
+                key: path.join("."),
+                value: None,
+                what: format!("is written at {first} too"),
+                mend: "keep it in one source".to_owned(),
+            });
+        }
+        self.places.extend(other.places);
+    }
+
+    /// Lays what `other` says over what this says.
+    pub(super) fn replace_by(&mut self, other: Self) {
+        replace(&mut self.table, other.table);
+        self.places.extend(other.places);
+        self.problems.extend(other.problems);
     }
 
     /// Lays the variables over what the file said.
@@ -145,6 +184,29 @@ impl Document {
         table.insert(key, Value::Variable(value.to_owned()));
         self.places.insert(path, place);
         Ok(())
+    }
+}
+
+/// Adds `other` to `table`; keys that both have, and that are no tables in both, are noted and stay.
+fn merge(table: &mut Table, other: Table, path: &mut KeyPath, twice: &mut Vec<KeyPath>) {
+    for (key, value) in other {
+        path.push(key.clone());
+        match (table.get_mut(&key), value) {
+            (None, value) => drop(table.insert(key, value)),
+            (Some(Value::Table(inner)), Value::Table(more)) => merge(inner, more, path, twice),
+            (Some(_), _) => twice.push(path.clone()),
+        }
+        path.pop();
+    }
+}
+
+/// The same, and what `other` has counts.
+fn replace(table: &mut Table, other: Table) {
+    for (key, value) in other {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(more)) => replace(inner, more),
+            (Some(_) | None, value) => drop(table.insert(key, value)),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) struct Reading<'k> {
     variables: BTreeMap<String, String>,
     known_plugins: &'k [&'k str],
     places: BTreeMap<KeyPath, Place>,
+    bundle: Option<PathBuf>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
@@ -34,12 +35,14 @@ impl<'k> Reading<'k> {
             table,
             places,
             problems,
+            bundle,
         } = document;
         let reading = Self {
             folder: folder.to_owned(),
             variables,
             known_plugins,
             places,
+            bundle,
             problems: RefCell::new(problems),
             warnings: RefCell::default(),
         };
@@ -59,6 +62,12 @@ impl<'k> Reading<'k> {
     /// The path `text` as the file means it.
     pub(super) fn located(&self, text: &str) -> PathBuf {
         self.folder.join(text)
+    }
+
+    /// The folder of a file, if it is one of a bundle's.
+    pub(super) fn folder_in_bundle<'p>(&self, file: &'p Path) -> Option<&'p Path> {
+        let bundle = self.bundle.as_ref()?;
+        file.parent().filter(|folder| folder.starts_with(bundle))
     }
 
     /// What a variable of the environment says; an empty one counts as not set.

@@ -140,6 +140,29 @@ impl<'r> Section<'r> {
         texts
     }
 
+    /// Takes all that is left here, as names and paths.
+    pub(super) fn named_paths(&mut self) -> BTreeMap<String, PathBuf> {
+        let texts = self.texts();
+        let path = |(name, text): (String, String)| {
+            let path = self.located(&name, &text);
+            (name, path)
+        };
+        texts.into_iter().map(path).collect()
+    }
+
+    /// Takes all that is left here, as names and what is so of them.
+    pub(super) fn flags(&mut self) -> BTreeMap<String, bool> {
+        let mut flags = BTreeMap::new();
+        for (name, value) in std::mem::take(&mut self.entries) {
+            self.check_name(&name);
+            match value.flag() {
+                Ok(flag) => drop(flags.insert(name, flag)),
+                Err(wrong) => self.wrong(&name, Some(value.shown()), wrong),
+            }
+        }
+        flags
+    }
+
     /// Takes all that is left here, as JSON.
     pub(super) fn json(&mut self) -> BTreeMap<String, serde_json::Value> {
         let mut values = BTreeMap::new();
@@ -327,10 +350,14 @@ impl<'r> Section<'r> {
 
     /// `text`, which is the value of `key` or its default, as a path.
     pub(super) fn located(&self, key: &str, text: &str) -> PathBuf {
-        match self.reading.place(&self.path_of(key)) {
-            Place::Variable(_) if self.is_written(key) => PathBuf::from(text),
-            Place::Variable(_) | Place::File { .. } | Place::Nowhere => self.reading.located(text),
-        }
+        let place = self.reading.place(&self.path_of(key));
+        let of_bundle = match &place {
+            Place::Variable(_) if self.is_written(key) => return PathBuf::from(text),
+            // Each of its files starts at a folder of its own.
+            Place::File { path, .. } if self.is_written(key) => self.reading.folder_in_bundle(path),
+            Place::Variable(_) | Place::File { .. } | Place::Nowhere => None,
+        };
+        of_bundle.map_or_else(|| self.reading.located(text), |folder| folder.join(text))
     }
 
     /// A value whose text may hold a secret: `show` says what a problem may tell of it.

@@ -15,6 +15,7 @@ use super::{Attempt, Worker};
 use crate::broker::Receipt;
 use crate::celery;
 use crate::config::PoolKind;
+use crate::follow::Live;
 use crate::handler::{Context, Pulse, Running};
 use crate::store::Claimed;
 use crate::task::Task;
@@ -26,11 +27,14 @@ pub(super) struct Finished {
     pub(super) ended: Ended,
     /// Whether it outran its elastic pool.
     pub(super) overran: bool,
+    /// What it began with.
+    pub(super) live: Arc<Live>,
 }
 
 /// Starts an attempt in the slot `place`.
 pub(super) fn start(
     worker: &Arc<Worker>,
+    live: Arc<Live>,
     task: Task,
     claimed: Claimed,
     (receipt, received): (Receipt, Instant),
@@ -44,13 +48,13 @@ pub(super) fn start(
         worker.store.clone(),
         Arc::clone(&task),
         claimed.clone(),
-        drain.clone(),
+        Arc::clone(&live.terms),
+        (drain.clone(), lost.clone()),
         worker.deadline.subscribe(),
-        lost.clone(),
         Arc::clone(&pulse),
     );
     // Intake claims known names only; one that has gone since is a failure like any other.
-    let running = worker.registry.start(&task, context.clone());
+    let running = live.registry.start(&task, context.clone());
     let running = running.unwrap_or_else(|| {
         let name = task.name.clone();
         async move { Err(anyhow::anyhow!("no handler for {name:?}")) }.boxed()
@@ -86,6 +90,7 @@ pub(super) fn start(
     worker.attempts(|attempts| attempts.insert(key, entry));
     let attempt = Run {
         worker: Arc::clone(worker),
+        live,
         task,
         claimed,
         drain,
@@ -104,6 +109,7 @@ pub(super) fn start(
 
 struct Run {
     worker: Arc<Worker>,
+    live: Arc<Live>,
     task: Arc<Task>,
     claimed: Claimed,
     drain: CancellationToken,
@@ -114,9 +120,9 @@ struct Run {
 impl Run {
     async fn run(mut self, running: Running) -> (Finished, Arc<Worker>) {
         let begun = Instant::now();
-        let limit = self.worker.setup.policies.get(&self.task.name).time_limit;
+        let limit = self.live.policies.get(&self.task.name).time_limit;
         // A message of Celery's may ask for less, and may ask the handler to come to an end before that.
-        let (hard, soft) = if self.worker.registry.keeps_time(&self.task.name) {
+        let (hard, soft) = if self.live.registry.keeps_time(&self.task.name) {
             (None, None)
         } else {
             celery::limits(&self.task)
@@ -125,7 +131,7 @@ impl Run {
         let limit = hard.map_or(limit, |hard| limit.min(seconds(hard)));
         let soft = begun + soft.map_or(limit, |soft| limit.min(seconds(soft)));
         // An elastic attempt is asked at its budget, and ended one checkpoint later.
-        let budget = match &self.worker.setup.pool.kind {
+        let budget = match &self.live.kind {
             PoolKind::Elastic {
                 budget,
                 overrun_queue: Some(_),
@@ -166,6 +172,7 @@ impl Run {
         }
         let Self {
             worker,
+            live,
             task,
             claimed,
             ..
@@ -176,6 +183,7 @@ impl Run {
                 claimed,
                 ended,
                 overran,
+                live,
             },
             worker,
         )

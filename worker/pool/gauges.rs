@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Worker;
+use crate::follow;
 
 /// How often what this process knows is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,6 +77,12 @@ async fn ask(worker: &Worker) {
     match worker.store.outbox_lag().await {
         Ok(lag) => metrics::gauge!("longshore_outbox_lag_seconds").set(lag),
         Err(error) => tracing::debug!(%error, "the outbox could not be looked at"),
+    }
+    if let Some(following) = &worker.setup.following {
+        let place = following.lock().await.place();
+        if let Err(error) = follow::gauges(&worker.store, &place).await {
+            tracing::debug!(%error, "the bundle's workers could not be looked at");
+        }
     }
     match worker.store.halted_lanes().await {
         Ok(lanes) => metrics::gauge!("longshore_lanes_halted").set(lanes),

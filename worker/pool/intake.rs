@@ -13,6 +13,7 @@ use crate::broker::{Consumer, Delivery, Outgoing, Receipt, unreadable_queue};
 use crate::celery::{self, events::What};
 use crate::codec::{self, Unreadable};
 use crate::crash;
+use crate::follow::Live;
 use crate::id::{Epoch, WorkerId};
 use crate::store::{ClaimAnswer, ClaimRequest, SetAside, State, StoreError};
 use crate::task::{Task, Wire};
@@ -37,27 +38,34 @@ struct Incoming {
 
 /// Takes deliveries until quiet; while the worker rests, nothing of the broker's is held.
 pub(super) async fn run(worker: Arc<Worker>) {
-    let slots = worker.setup.pool.slots;
+    let slots = worker.live().slots;
     let (disputes, mut decided) = mpsc::channel::<Incoming>(slots as usize + 1);
-    let prefetch = u16::try_from(slots).unwrap_or(u16::MAX);
     let mut queues = worker.queues.subscribe();
+    let mut slots = worker.wanted_slots.subscribe();
     while worker.until_awake().await {
         let taken = queues.borrow_and_update().clone();
         if taken.is_empty() {
-            until_disturbed(&worker, &mut queues).await;
+            until_disturbed(&worker, &mut queues, &mut slots).await;
             continue;
         }
+        let prefetch = u16::try_from(*slots.borrow_and_update()).unwrap_or(u16::MAX);
         let consumer = worker.broker.consume(&taken, prefetch);
         worker.setup.health.consumes(consumer.attached());
-        take_from(&worker, consumer, &mut queues, &disputes, &mut decided).await;
+        let changes = (&mut queues, &mut slots);
+        take_from(&worker, consumer, changes, &disputes, &mut decided).await;
     }
 }
 
-/// Waits until the worker shall take nothing, for now or for ever, or from other queues.
-async fn until_disturbed(worker: &Worker, queues: &mut watch::Receiver<Vec<String>>) {
+/// Waits until the worker shall take nothing, for now or for ever, or from other queues, or hold more or fewer.
+async fn until_disturbed(
+    worker: &Worker,
+    queues: &mut watch::Receiver<Vec<String>>,
+    slots: &mut watch::Receiver<u32>,
+) {
     tokio::select! {
         () = worker.until_resting() => {}
         Ok(()) = queues.changed() => {}
+        Ok(()) = slots.changed() => {}
     }
 }
 
@@ -65,14 +73,14 @@ async fn until_disturbed(worker: &Worker, queues: &mut watch::Receiver<Vec<Strin
 async fn take_from(
     worker: &Arc<Worker>,
     mut consumer: Consumer,
-    queues: &mut watch::Receiver<Vec<String>>,
+    (queues, slots): (&mut watch::Receiver<Vec<String>>, &mut watch::Receiver<u32>),
     disputes: &mpsc::Sender<Incoming>,
     decided: &mut mpsc::Receiver<Incoming>,
 ) {
     let mut buffer = Vec::with_capacity(BATCH);
     loop {
         let place = tokio::select! {
-            () = until_disturbed(worker, queues) => break,
+            () = until_disturbed(worker, queues, slots) => break,
             place = Arc::clone(&worker.slots).acquire_owned() => place,
             // Every slot is busy for longer than a delivery may be held: another worker may have a free one.
             () = tokio::time::sleep(worker.setup.worker.hold) => {
@@ -87,7 +95,7 @@ async fn take_from(
         let most = BATCH.min(worker.slots.available_permits() + 1);
         tokio::select! {
             biased;
-            () = until_disturbed(worker, queues) => break,
+            () = until_disturbed(worker, queues, slots) => break,
             Some(incoming) = decided.recv() => take_over(worker, incoming, place).await,
             count = consumer.deliveries.recv_many(&mut buffer, most) => {
                 if count == 0 {
@@ -122,10 +130,11 @@ async fn take(
     disputes: &mpsc::Sender<Incoming>,
 ) {
     crash::point("intake:delivered");
+    let live = worker.live();
     let mut claims = Vec::with_capacity(deliveries.len());
     let (mut asides, mut receipts) = (Vec::new(), Vec::new());
     for delivery in deliveries {
-        let Some((incoming, known)) = read(worker, delivery).await else {
+        let Some((incoming, known)) = read(worker, &live, delivery).await else {
             continue;
         };
         match triage(&incoming.task, worker.store.clock().now(), known) {
@@ -143,13 +152,14 @@ async fn take(
     }
     set_aside(worker, asides, receipts).await;
     if !claims.is_empty() {
-        claim(worker, claims, places, disputes).await;
+        claim(worker, live, claims, places, disputes).await;
     }
 }
 
 /// Claims in one commit, and begins what was granted.
 async fn claim(
     worker: &Arc<Worker>,
+    live: Arc<Live>,
     claims: Vec<Incoming>,
     mut places: Vec<OwnedSemaphorePermit>,
     disputes: &mpsc::Sender<Incoming>,
@@ -163,7 +173,8 @@ async fn claim(
         .iter()
         .map(|incoming| ClaimRequest {
             task: &incoming.task,
-            repeat: worker.registry.repeats(&incoming.task.name),
+            repeat: live.registry.repeats(&incoming.task.name),
+            revision: live.terms.revision.as_ref(),
         })
         .collect::<Vec<_>>();
     let answers = patiently(worker, || worker.store.claim(&worker.member.id, &requests)).await;
@@ -180,6 +191,7 @@ async fn claim(
             ClaimAnswer::Claimed(claimed) => match places.pop() {
                 Some(place) => attempt::start(
                     worker,
+                    Arc::clone(&live),
                     incoming.task,
                     claimed,
                     (incoming.receipt, incoming.received),
@@ -203,19 +215,13 @@ async fn claim(
                 worker: owner,
                 epoch,
             } => {
-                let disputes = disputes.clone();
-                let worker = Arc::clone(worker);
-                worker.tasks.clone().spawn(async move {
-                    dispute(
-                        &worker,
-                        Incoming {
-                            heir_of: Some((owner, epoch)),
-                            ..incoming
-                        },
-                        disputes,
-                    )
-                    .await;
-                });
+                let (worker, disputes) = (Arc::clone(worker), disputes.clone());
+                let heir = Incoming {
+                    heir_of: Some((owner, epoch)),
+                    ..incoming
+                };
+                let tasks = worker.tasks.clone();
+                tasks.spawn(async move { dispute(&worker, heir, disputes).await });
             }
         }
     }
@@ -237,7 +243,7 @@ async fn drop_all(worker: &Worker, receipts: Vec<Receipt>, revoked: &[Task]) {
 }
 
 /// Decodes a delivery; one that cannot be read goes to a queue of its own with the reason.
-async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
+async fn read(worker: &Worker, live: &Live, delivery: Delivery) -> Option<(Incoming, bool)> {
     let Delivery {
         queue,
         message,
@@ -251,7 +257,7 @@ async fn read(worker: &Worker, delivery: Delivery) -> Option<(Incoming, bool)> {
                 Wire::Celery => celery::handler_of(&task),
                 Wire::Native | Wire::Reply => &task.name,
             };
-            let known = worker.registry.knows(&task.name) && worker.registry.knows(name);
+            let known = live.registry.knows(&task.name) && live.registry.knows(name);
             if !known && let Some(queue) = worker.setup.celery.queue_of_unknown(&task) {
                 send_on(worker, &task, queue, message, receipt).await;
                 return None;
@@ -379,7 +385,7 @@ fn count(worker: &Worker, aside: &SetAside) {
         | State::Canceled => return,
     };
     if worker.setup.health.is_watched() {
-        let name = if worker.registry.knows(&aside.task.name) {
+        let name = if worker.live().registry.knows(&aside.task.name) {
             aside.task.name.clone()
         } else {
             "unknown".to_owned()
@@ -393,9 +399,10 @@ fn count(worker: &Worker, aside: &SetAside) {
 /// Puts deliveries that were not begun back on their queue: by the store and a new message, since a
 /// requeue counts towards RabbitMQ's delivery limit.
 async fn give_back(worker: &Worker, deliveries: Vec<Delivery>) {
+    let live = worker.live();
     let (mut asides, mut receipts) = (Vec::new(), Vec::new());
     for delivery in deliveries {
-        let Some((incoming, known)) = read(worker, delivery).await else {
+        let Some((incoming, known)) = read(worker, &live, delivery).await else {
             continue;
         };
         let (state, reason) = match triage(&incoming.task, worker.store.clock().now(), known) {
@@ -475,17 +482,23 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
         return;
     }
     let limit = worker.setup.worker.crash_limit;
+    let live = worker.live();
     let answer = patiently(worker, || {
-        worker
-            .store
-            .take_over(&worker.member.id, &task.id, epoch, &owner, limit)
+        worker.store.take_over(
+            &worker.member.id,
+            &task.id,
+            epoch,
+            &owner,
+            limit,
+            live.terms.revision.as_ref(),
+        )
     })
     .await;
     match answer {
         Some(Some(claimed)) => {
             tracing::info!(task.id = %task.id, task.name, epoch = %claimed.epoch, dead = %owner, "task taken over from a dead worker");
             metrics::counter!("longshore_rescues_total").increment(1);
-            attempt::start(worker, task, claimed, (receipt, received), place);
+            attempt::start(worker, live, task, claimed, (receipt, received), place);
         }
         // Somebody was faster, or it has ended too many workers or is to be canceled: rescue will say so.
         Some(None) => worker.broker.ack(vec![receipt]).await,

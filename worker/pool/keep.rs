@@ -48,8 +48,8 @@ pub(super) async fn lease(worker: Arc<Worker>) {
 }
 
 /// Tasks that a worker without our handlers has parked may run.
-async fn unpark(worker: &Worker) {
-    match worker.store.unpark(&worker.registry.names()).await {
+pub(super) async fn unpark(worker: &Worker) {
+    match worker.store.unpark(&worker.live().registry.names()).await {
         Ok(rings) => worker.relay.publish(rings).await,
         Err(error) => tracing::debug!(%error, "parked tasks could not be looked for"),
     }

@@ -89,12 +89,13 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
         claimed,
         ended,
         overran,
+        live,
     } = finished;
-    let elsewhere = match &worker.setup.pool.kind {
+    let elsewhere = match &live.kind {
         PoolKind::Elastic { overrun_queue, .. } if overran => overrun_queue.as_deref(),
         PoolKind::Elastic { .. } | PoolKind::Pinned => None,
     };
-    let policy = worker.setup.policies.get(&task.name);
+    let policy = live.policies.get(&task.name);
     let random = random();
     // What a task wants ignored is told nobody, and its workflow goes another way.
     let ignored = matches!(ended, Ended::Returned(Ok(Outcome::Ignored)));

@@ -324,7 +324,7 @@ impl Desk<'_> {
             Command::Report => control::ok(self.about()),
             Command::Conf => conf(&worker.setup),
             Command::Stats => self.stats(),
-            Command::Registered => worker.registry.names().into(),
+            Command::Registered => worker.live().registry.names().into(),
             Command::ActiveQueues => control::active_queues(&worker.queues.borrow()),
             Command::Active { safe } => self.active(safe),
             // What is claimed runs; deliveries beyond that are given back.
@@ -366,7 +366,7 @@ impl Desk<'_> {
             std::env::consts::ARCH,
             setup.name,
             self.worker.member.kind,
-            setup.pool.slots,
+            self.worker.live().slots,
             setup.pool.queues.join(","),
         )
     }
@@ -374,7 +374,7 @@ impl Desk<'_> {
     fn stats(&self) -> Value {
         let stats = Stats {
             kind: &self.worker.member.kind,
-            slots: self.worker.setup.pool.slots,
+            slots: self.worker.live().slots,
             uptime: self.began.elapsed(),
             total: self.worker.tools.begun(|begun| begun.clone()),
             place: self.worker.broker.place(),

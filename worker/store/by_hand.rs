@@ -56,6 +56,8 @@ pub struct TaskView {
     pub result: Option<String>,
     pub reason: Option<String>,
     pub lane: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     #[serde(skip_serializing)]
     pub task: String,
 }

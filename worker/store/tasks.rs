@@ -11,6 +11,7 @@ use super::lanes::{DOOM, Ended, written};
 use super::outbox::{Ring, announced, ring_ended_op, ring_new_op, ring_op, rings};
 use super::sql::sql;
 use super::{Store, StoreError, lanes};
+use crate::bundle::Revision;
 use crate::gate::Gate;
 use crate::id::{Epoch, TaskId, WorkerId};
 use crate::task::{Task, Wire};
@@ -85,6 +86,8 @@ pub struct ClaimRequest<'a> {
     pub task: &'a Task,
     /// Whether it runs again if it is over.
     pub repeat: bool,
+    /// The revision of the bundle that it begins with.
+    pub revision: Option<&'a Revision>,
 }
 
 impl<'a> ClaimRequest<'a> {
@@ -93,6 +96,7 @@ impl<'a> ClaimRequest<'a> {
         Self {
             task,
             repeat: false,
+            revision: None,
         }
     }
 }
@@ -311,9 +315,15 @@ impl Store {
     ) -> Result<Vec<ClaimAnswer>, StoreError> {
         let mut seen = HashSet::new();
         let mut rows = Vec::with_capacity(requests.len());
-        for ClaimRequest { task, repeat } in requests {
+        for ClaimRequest {
+            task,
+            repeat,
+            revision,
+        } in requests
+        {
             if seen.insert(task.id.as_str()) {
-                let own = json!({ "worker": worker, "again": i32::from(*repeat) });
+                let own =
+                    json!({ "worker": worker, "again": i32::from(*repeat), "revision": revision });
                 rows.push(with(task_row(task)?, own));
             }
         }
@@ -381,8 +391,11 @@ impl Store {
         epoch: Epoch,
         dead: &WorkerId,
         crash_limit: u32,
+        revision: Option<&Revision>,
     ) -> Result<Option<Claimed>, StoreError> {
-        let row = json!({ "id": id, "epoch": epoch, "dead": dead, "worker": worker, "crash_limit": crash_limit });
+        let row = json!({
+            "id": id, "epoch": epoch, "dead": dead, "worker": worker, "crash_limit": crash_limit, "revision": revision,
+        });
         let rows = self
             .single("take_over", Op::one(sql!("take_over"), &row)?)
             .await?;

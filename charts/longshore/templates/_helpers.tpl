@@ -76,9 +76,36 @@ longshore.dev/kind: {{ .pool.kind }}
 {{- dict "pools" $pools | toJson -}}
 {{- end -}}
 
+{{/* Where workers keep what they have of their bundle. A container that ends and starts again in its pod finds it there. */}}
+{{- define "longshore.bundleFolder" -}}
+{{- if .Values.embedded.enabled -}}/var/lib/longshore/bundles{{- else -}}/var/lib/longshore-bundles{{- end -}}
+{{- end -}}
+
+{{/* The ConfigMap of a source of the bundle; takes (dict "root" $ "name" NAME "source" SOURCE). */}}
+{{- define "longshore.bundleConfigMap" -}}
+{{- .source.configMap | default (printf "%s-bundle-%s" (include "longshore.fullname" .root) .name) -}}
+{{- end -}}
+
 {{/* longshore.toml. JSON's strings and lists are TOML's too. A budget is not here: it fits one pool's grace alone. */}}
 {{- define "longshore.toml" -}}
 {{ .Values.config | trim }}
+{{- if .Values.bundle.enabled }}
+
+[bundle]
+name = {{ .Values.bundle.name | toJson }}
+folder = {{ include "longshore.bundleFolder" . | toJson }}
+look_every = {{ .Values.bundle.lookEvery | toJson }}
+late_after = {{ .Values.bundle.lateAfter | toJson }}
+{{- with .Values.bundle.sources }}
+quiet_min = {{ $.Values.bundle.quietMin | toJson }}
+quiet_max = {{ $.Values.bundle.quietMax | toJson }}
+
+[bundle.sources]
+{{- range $name, $_ := . }}
+{{ $name | toJson }} = {{ printf "/etc/longshore-bundle/%s" $name | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range (include "longshore.pools" . | fromJson).pools }}
 
 [pools.{{ .name }}]
@@ -112,6 +139,7 @@ overrun_queue = {{ . | toJson }}
 {{- fail "embedded.enabled needs exactly one pool, pinned and with at most one replica: one pod alone has the SQLite file; give that pool all queues" -}}
 {{- end -}}
 {{- end -}}
+{{- include "longshore.checkBundle" . -}}
 {{- if .Values.api.enabled -}}{{- include "longshore.checkApi" (dict "root" . "config" $config "pools" $pools) -}}{{- end -}}
 {{- if and .Values.kubernetes.admissionPolicy (not .Values.kubernetes.enabled) -}}
 {{- fail "kubernetes.admissionPolicy guards what kubernetes.enabled permits: enable both or none" -}}
@@ -132,6 +160,7 @@ overrun_queue = {{ . | toJson }}
 {{- range $path, $instead := dict
   "pools" "the value pools"
   "api" "the value api"
+  "bundle" "the value bundle"
   "worker.grace" "terminationGracePeriodSeconds of the pool"
   "http.listen" "the value http.port"
   "kubernetes.pod" "the downward API" "kubernetes.namespace" "the downward API"
@@ -154,6 +183,27 @@ overrun_queue = {{ . | toJson }}
 {{- if not (or (and .broker.existingSecret .broker.urlKey) (hasPrefix "amqp" (dig "broker" "url" "" $config))) -}}
 {{- fail "the broker is RabbitMQ: write [broker] url = \"amqp://user@host:5672/vhost\" into config, or name broker.existingSecret and broker.urlKey, or use embedded.enabled" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longshore.checkBundle" -}}
+{{- with .Values.bundle -}}
+{{- if and .enabled (not .name) -}}
+{{- fail "bundle.enabled needs bundle.name: the bundle that `longshore config publish --bundle NAME` publishes" -}}
+{{- end -}}
+{{- if and .sources (not .enabled) -}}
+{{- fail "bundle.sources mean nothing without bundle.enabled: enable it, or remove them" -}}
+{{- end -}}
+{{- if gt (include "longshore.milliseconds" .quietMin | int64) (include "longshore.milliseconds" .quietMax | int64) -}}
+{{- fail "bundle.quietMin is more than bundle.quietMax: lower one or raise the other" -}}
+{{- end -}}
+{{- $own := false -}}{{- $others := false -}}
+{{- range $name, $source := .sources -}}
+{{- if hasKey $source "files" -}}{{- $own = true -}}{{- else -}}{{- $others = true -}}{{- end -}}
+{{- end -}}
+{{- if and $own $others -}}
+{{- fail "bundle.sources has both files and ConfigMaps of others, which no mark makes one set: give all of them files, or none" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

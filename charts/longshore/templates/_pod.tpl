@@ -153,12 +153,46 @@ topologySpreadConstraints:
     - name: data
       mountPath: /var/lib/longshore
     {{- end }}
+    {{- with include "longshore.bundleMounts" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with .pool.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end -}}
 
-{{/* The pod template of a pool. A pinned one depends on nothing but its own pool's values and the image. */}}
+{{/* The bundle's ConfigMaps, each whole and in a directory of its own: what is mounted by subPath never changes. */}}
+{{- define "longshore.bundleMounts" -}}
+{{- if .Values.bundle.enabled }}
+{{- if not .Values.embedded.enabled }}
+- name: bundles
+  mountPath: {{ include "longshore.bundleFolder" . }}
+{{- end }}
+{{- range $name, $_ := .Values.bundle.sources }}
+- name: bundle-{{ $name }}
+  mountPath: /etc/longshore-bundle/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "longshore.bundleVolumes" -}}
+{{- if .Values.bundle.enabled }}
+{{- if not .Values.embedded.enabled }}
+- name: bundles
+  emptyDir:
+    sizeLimit: 1Gi
+{{- end }}
+{{- range $name, $source := .Values.bundle.sources }}
+- name: bundle-{{ $name }}
+  configMap:
+    name: {{ include "longshore.bundleConfigMap" (dict "root" $ "name" $name "source" $source) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The pod template of a pool. Nothing that a bundle says is in it. A pinned one depends on nothing but its own pool's values, the image, and
+which sources its bundle has. */}}
 {{- define "longshore.podTemplate" -}}
 {{- $elastic := eq .pool.kind "elastic" -}}
 metadata:
@@ -170,7 +204,7 @@ metadata:
   annotations:
     {{- if $elastic }}
     checksum/config: {{ include "longshore.toml" .root | sha256sum }}
-    cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: tmp
+    cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: tmp{{ if .root.Values.bundle.enabled }},bundles{{ end }}
     {{- else }}
     cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
     karpenter.sh/do-not-disrupt: "true"
@@ -210,6 +244,9 @@ spec:
     - name: data
       persistentVolumeClaim:
         claimName: {{ .root.Values.embedded.existingClaim }}
+    {{- end }}
+    {{- with include "longshore.bundleVolumes" .root | trim }}
+    {{- . | nindent 4 }}
     {{- end }}
     {{- with .pool.extraVolumes }}
     {{- toYaml . | nindent 4 }}

@@ -135,7 +135,8 @@ fn each_alert_says_what_to_do() {
 
 /// What promtool is to find: a busy pod on a cordoned node, beside one that is busy alone; a queue that stands
 /// still, beside one that moves; a pod's first dead letter and another's fifth, for an hour; a drain that ends in ten
-/// seconds; an api without a ready pod, until it is not meant to have any.
+/// seconds; an api without a ready pod, until it is not meant to have any; of two bundles one with workers that are late,
+/// frozen until 40 minutes after the start, and one without.
 const SCENE: &str = r#"
 rule_files: [rules.yaml]
 evaluation_interval: 1m
@@ -155,6 +156,16 @@ tests:
       - {series: 'longshore_drain_deadline_timestamp_seconds{job="lab/ci-longshore",pod="late"}', values: '610x60'}
       - {series: 'longshore_draining{job="lab/ci-longshore",pod="no-deadline"}', values: '1x60'}
       - {series: 'longshore_drain_deadline_timestamp_seconds{job="lab/ci-longshore",pod="no-deadline"}', values: '0x60'}
+      - {series: 'longshore_bundle_late_workers{job="lab/ci-longshore",bundle="lags",pod="a"}', values: '2x60'}
+      - {series: 'longshore_bundle_late_workers{job="lab/ci-longshore",bundle="lags",pod="b"}', values: '1x60'}
+      - {series: 'longshore_bundle_late_workers{job="lab/ci-longshore",bundle="even",pod="a"}', values: '0x60'}
+      - {series: 'longshore_bundle_refused{job="lab/ci-longshore",pod="a"}', values: '1x60'}
+      - {series: 'longshore_bundle_refused{job="lab/ci-longshore",pod="b"}', values: '0x60'}
+      - {series: 'longshore_bundle_needs_restart{job="lab/ci-longshore",pod="a"}', values: '0x60'}
+      - {series: 'longshore_bundle_needs_restart{job="lab/ci-longshore",pod="b"}', values: '1x60'}
+      - {series: 'longshore_bundle_freeze_end_timestamp_seconds{job="lab/ci-longshore",bundle="lags",pod="a"}', values: '2400x100'}
+      - {series: 'longshore_bundle_freeze_end_timestamp_seconds{job="lab/ci-longshore",bundle="lags",pod="b"}', values: '2400x100'}
+      - {series: 'longshore_bundle_freeze_end_timestamp_seconds{job="lab/ci-longshore",bundle="even",pod="a"}', values: '0x100'}
       - {series: 'kube_deployment_status_replicas_available{namespace="lab",deployment="ci-longshore-api"}', values: '0x60'}
       - {series: 'kube_deployment_spec_replicas{namespace="lab",deployment="ci-longshore-api"}', values: '2x20 0x40'}
     promql_expr_test:
@@ -171,6 +182,27 @@ tests:
       - expr: count by (queue) (ALERTS{alertname="LongshorePoolStandsStill",alertstate="firing"})
         eval_time: 70m
         exp_samples: [{labels: '{queue="still"}', value: 1}]
+      - expr: ALERTS{alertname="LongshoreBundleLate",alertstate="firing"}
+        eval_time: 4m
+      - expr: count by (bundle) (ALERTS{alertname="LongshoreBundleLate",alertstate="firing"})
+        eval_time: 6m
+        exp_samples: [{labels: '{bundle="lags"}', value: 1}]
+      - expr: count by (pod) (ALERTS{alertname="LongshoreBundleRefused",alertstate="firing"})
+        eval_time: 2m
+        exp_samples: [{labels: '{pod="a"}', value: 1}]
+      - expr: count by (pod) (ALERTS{alertname="LongshoreBundleNeedsRestart",alertstate="firing"})
+        eval_time: 6m
+        exp_samples: [{labels: '{pod="b"}', value: 1}]
+      - expr: ALERTS{alertname=~"LongshoreFreeze.+"}
+        eval_time: 9m
+      - expr: count by (alertname, bundle) (ALERTS{alertname=~"LongshoreFreeze.+"})
+        eval_time: 11m
+        exp_samples: [{labels: '{alertname="LongshoreFreezeEndsSoon",bundle="lags"}', value: 1}]
+      - expr: count by (alertname, bundle) (ALERTS{alertname=~"LongshoreFreeze.+"})
+        eval_time: 40m
+        exp_samples: [{labels: '{alertname="LongshoreFreezeOver",bundle="lags"}', value: 1}]
+      - expr: ALERTS{alertname=~"LongshoreFreeze.+"}
+        eval_time: 55m
       - expr: count by (name) (ALERTS{alertname="LongshoreDeadLetters"})
         eval_time: 21m
         exp_samples: [{labels: '{name="again"}', value: 1}, {labels: '{name="first"}', value: 1}]

@@ -167,7 +167,7 @@ fn a_pinned_pool_is_replaced_and_scaled_by_people_alone() {
 }
 
 /// The pod template of each workload.
-fn templates(objects: &[Value]) -> BTreeMap<String, Value> {
+pub(super) fn templates(objects: &[Value]) -> BTreeMap<String, Value> {
     [all(objects, "Deployment"), all(objects, "StatefulSet")]
         .concat()
         .into_iter()

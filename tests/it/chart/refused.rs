@@ -104,6 +104,32 @@ const REFUSED: &[(&str, &str)] = &[
         "config has api, which comes from the value api: remove it there",
     ),
     (
+        "config: \"[bundle]\\nname = 'x'\"",
+        "config has bundle, which comes from the value bundle: remove it there",
+    ),
+    (
+        "bundle: {enabled: true}",
+        "bundle.enabled needs bundle.name",
+    ),
+    (
+        "bundle: {sources: {a: {configMap: b}}}",
+        "bundle.sources mean nothing without bundle.enabled",
+    ),
+    (
+        "bundle: {enabled: true, name: x, sources: {a: {configMap: b}, c: {files: {d: e}}}}",
+        "no mark makes one set: give all of them files, or none",
+    ),
+    (
+        "bundle: {enabled: true, name: x, quietMin: 30s}",
+        "bundle.quietMin is more than bundle.quietMax",
+    ),
+    (
+        "bundle: {sources: {a: {configMap: b, subPath: c}}}",
+        "subPath",
+    ),
+    ("bundle: {sources: {a: {files: {.bundle: x}}}}", ".bundle"),
+    ("bundle: {name: ../x}", "name"),
+    (
         "api: {enabled: true}",
         "with testjobs.store = \"squad\", SQUAD's own web server answers producers",
     ),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{BY_HAND, EMBEDDED, ENQUEUE, TROUBLE, announcements, gates, given_back, lanes, sweeps};
 use crate::layers::{code, sources};
-use crate::{apt, crash};
+use crate::{apt, bundle, crash};
 
 /// Commands that need no test of their own, and why.
 const EXCUSED: &[(&str, &str)] = &[
@@ -45,6 +45,7 @@ const TESTED: &[&[&str]] = &[
     apt::UPLOAD_TO_DISK,
     apt::COMMIT,
     SUBMISSIONS,
+    &bundle::POINTS,
 ];
 
 fn tested() -> BTreeSet<&'static str> {

@@ -112,6 +112,7 @@ async fn a_task_that_may_come_again_is_revoked_once(bench: Bench) {
     let request = [ClaimRequest {
         task: &come,
         repeat: true,
+        revision: None,
     }];
     let answer = bench.store.claim(&worker, &request).await.unwrap();
     assert_eq!(answer, [ClaimAnswer::Not(State::Canceled)]);

@@ -184,7 +184,7 @@ async fn a_stale_epoch_cannot_checkpoint(bench: Bench) {
     let (task, worker, old) = bench.running("a").await;
     let taken = bench
         .store
-        .take_over(&WorkerId::fresh(), &task.id, old, &worker, 9)
+        .take_over(&WorkerId::fresh(), &task.id, old, &worker, 9, None)
         .await
         .unwrap();
     let new = taken.expect("it was that worker's").epoch;
@@ -217,7 +217,7 @@ async fn a_checkpoint_without_a_value_leaves_the_last_one(bench: Bench) {
         .unwrap();
     assert_eq!(bench.view("a").await.progress.as_deref(), Some("3"));
     let taken = store
-        .take_over(&worker, &id("a"), epoch, &worker, 9)
+        .take_over(&worker, &id("a"), epoch, &worker, 9, None)
         .await
         .unwrap();
     assert_eq!(taken.unwrap().checkpoint, Some(json!(3)));

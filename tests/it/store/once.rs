@@ -54,7 +54,9 @@ async fn nobody_takes_over_what_is_to_run_once(bench: Bench) {
     let (task, dead) = (enqueued(&bench, "a").await, bench.worker().await);
     let epoch = bench.claimed(&dead, &task).await.epoch;
     let heir = bench.worker().await;
-    let taken = bench.store.take_over(&heir, &task.id, epoch, &dead, 9);
+    let taken = bench
+        .store
+        .take_over(&heir, &task.id, epoch, &dead, 9, None);
     assert_eq!(taken.await.unwrap(), None);
     let again = bench.claim(&heir, &task).await;
     assert!(matches!(again, ClaimAnswer::Busy { .. }), "{again:?}");

@@ -28,7 +28,7 @@ async fn a_take_over_claims_under_the_next_epoch_and_counts_a_crash(bench: Bench
     let heir = bench.worker().await;
     let taken = bench
         .store
-        .take_over(&heir, &task.id, epoch, &dead, 3)
+        .take_over(&heir, &task.id, epoch, &dead, 3, None)
         .await;
     let claimed = taken.unwrap().unwrap();
     assert_eq!((claimed.epoch, claimed.crashes), (epoch.next(), 1));
@@ -41,15 +41,19 @@ async fn a_take_over_claims_under_the_next_epoch_and_counts_a_crash(bench: Bench
 async fn a_take_over_is_only_of_the_dead_workers_attempt(bench: Bench) {
     let (task, dead, epoch) = bench.running("a").await;
     let (store, heir) = (&bench.store, bench.worker().await);
-    let of_another = store.take_over(&heir, &task.id, epoch, &heir, 3).await;
+    let of_another = store
+        .take_over(&heir, &task.id, epoch, &heir, 3, None)
+        .await;
     assert_eq!(of_another.unwrap(), None);
     let of_a_later_claim = store
-        .take_over(&heir, &task.id, epoch.next(), &dead, 3)
+        .take_over(&heir, &task.id, epoch.next(), &dead, 3, None)
         .await;
     assert_eq!(of_a_later_claim.unwrap(), None);
     let settled = [(task.id.clone(), epoch, Settlement::default())];
     store.settle(&settled).await.unwrap();
-    let of_what_is_done = store.take_over(&heir, &task.id, epoch, &dead, 3).await;
+    let of_what_is_done = store
+        .take_over(&heir, &task.id, epoch, &dead, 3, None)
+        .await;
     assert_eq!(of_what_is_done.unwrap(), None);
     assert_eq!(bench.view("a").await.epoch, epoch);
 }
@@ -59,13 +63,13 @@ async fn a_take_over_stops_at_the_crash_limit(bench: Bench) {
     for _ in 0..2 {
         let taken = bench
             .store
-            .take_over(&worker, &task.id, epoch, &worker, 3)
+            .take_over(&worker, &task.id, epoch, &worker, 3, None)
             .await;
         epoch = taken.unwrap().expect("below the limit").epoch;
     }
     let taken = bench
         .store
-        .take_over(&worker, &task.id, epoch, &worker, 3)
+        .take_over(&worker, &task.id, epoch, &worker, 3, None)
         .await;
     assert_eq!(taken.unwrap(), None);
 }
@@ -74,7 +78,9 @@ async fn what_somebody_wants_canceled_is_not_taken_over(bench: Bench) {
     let (task, dead, epoch) = bench.running("a").await;
     let (store, heir) = (&bench.store, bench.worker().await);
     store.cancel("a", "by hand").await.unwrap();
-    let taken = store.take_over(&heir, &task.id, epoch, &dead, 3).await;
+    let taken = store
+        .take_over(&heir, &task.id, epoch, &dead, 3, None)
+        .await;
     assert_eq!(taken.unwrap(), None);
     store.leave(&dead).await.unwrap();
     store.rescue(&bench.leader().await, 3).await.unwrap();
@@ -85,8 +91,8 @@ async fn of_two_that_take_over_at_once_one_succeeds(bench: Bench) {
     let (task, dead, epoch) = bench.running("a").await;
     let (one, two, other) = (WorkerId::fresh(), WorkerId::fresh(), bench.other());
     let (a, b) = tokio::join!(
-        bench.store.take_over(&one, &task.id, epoch, &dead, 9),
-        other.take_over(&two, &task.id, epoch, &dead, 9),
+        bench.store.take_over(&one, &task.id, epoch, &dead, 9, None),
+        other.take_over(&two, &task.id, epoch, &dead, 9, None),
     );
     assert!(a.unwrap().is_some() ^ b.unwrap().is_some());
     other.close().await;
@@ -183,7 +189,7 @@ async fn a_task_that_left_its_dead_worker_is_not_rescued(bench: Bench) {
     let heir = bench.worker().await;
     let taken = bench
         .store
-        .take_over(&heir, &task.id, epoch, &dead, 3)
+        .take_over(&heir, &task.id, epoch, &dead, 3, None)
         .await;
     assert!(taken.unwrap().is_some());
     lose(&bench, &dead).await;

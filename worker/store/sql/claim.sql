@@ -2,12 +2,12 @@
 -- time gets its row here; one that is over begins anew if its name says so. No row back: somebody else holds it, it
 -- waits, or it has ended. One that was revoked before it came ('(unknown)') does not begin anew with the message that
 -- it was revoked for, and one of a lane not at all: it has no place any more. Uses tasks_pkey.
-insert into tasks (id, name, queue, priority, state, epoch, worker, expires_at, created_at, started_at, task)
-select i.id, i.name, i.queue, i.priority, 'running', 1, i.worker, i.expires_at, {now}, {now}, i.task
-from {rows id text, name text, queue text, priority bigint, expires_at bigint, worker text, task text, again bigint}
+insert into tasks (id, name, queue, priority, state, epoch, worker, expires_at, created_at, started_at, task, revision)
+select i.id, i.name, i.queue, i.priority, 'running', 1, i.worker, i.expires_at, {now}, {now}, i.task, i.revision
+from {rows id text, name text, queue text, priority bigint, expires_at bigint, worker text, task text, again bigint, revision text}
 where true
 on conflict (id) do update set state = 'running', epoch = tasks.epoch + 1, worker = excluded.worker,
-  started_at = excluded.started_at, rings = 0, links = case when tasks.links = 2 then 1 else tasks.links end, queue = excluded.queue,
+  started_at = excluded.started_at, revision = excluded.revision, rings = 0, links = case when tasks.links = 2 then 1 else tasks.links end, queue = excluded.queue,
   task = case when tasks.state = 'queued' then tasks.task else excluded.task end,
   failures = case when tasks.state = 'queued' then tasks.failures else 0 end,
   crashes = case when tasks.state = 'queued' then tasks.crashes else 0 end,

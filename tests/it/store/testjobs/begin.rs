@@ -146,7 +146,7 @@ async fn a_stale_epoch_begins_nothing(bench: Bench) {
     let heir = WorkerId::fresh();
     let taken = bench
         .store
-        .take_over(&heir, &task.id, epoch, &worker, 9)
+        .take_over(&heir, &task.id, epoch, &worker, 9, None)
         .await;
     assert!(taken.unwrap().is_some());
     let begun = bench

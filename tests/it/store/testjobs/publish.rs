@@ -39,7 +39,7 @@ async fn a_stale_epoch_can_neither_stage_nor_publish(bench: Bench) {
     let (heir, dead) = (WorkerId::fresh(), WorkerId::new(worker));
     let taken = bench
         .store
-        .take_over(&heir, &fetch.task, fetch.epoch, &dead, 9)
+        .take_over(&heir, &fetch.task, fetch.epoch, &dead, 9, None)
         .await;
     assert!(taken.unwrap().is_some());
     let ops = bench

@@ -158,7 +158,7 @@ async fn what_one_is_refused_for_is_no_matter_of_the_others() {
         let (heir, dead) = (WorkerId::fresh(), WorkerId::new(worker));
         let taken = bench
             .store
-            .take_over(&heir, &stale.task, stale.epoch, &dead, 9);
+            .take_over(&heir, &stale.task, stale.epoch, &dead, 9, None);
         assert!(taken.await.unwrap().is_some());
         let id = superseded.testjob;
         bench

@@ -1,0 +1,714 @@
+//! A worker follows its bundle: looks at what it is to have, fetches it beside what it has, checks it, and takes it over.
+//!
+//! Level-triggered: each look compares what is wanted with what is applied, and does the next thing; nothing is remembered of how it
+//! came to that but for how long to wait before a refused revision is tried again. What is refused changes nothing: the worker goes
+//! on with the last good one, which a restart begins with too.
+//!
+//! Never runs two checks at once, never touches a running attempt, and never restarts a pinned worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::bundle::{Follower, Manifest, Quiet, Report, Revision, Seen, Snapshot, State};
+use crate::clock::Millis;
+use crate::config::{Bundle, Config, Policies, PoolKind, Problem};
+use crate::crash;
+use crate::handler::{Registry, Terms};
+use crate::store::{BundleNote, Store, StoreError};
+
+mod fleet;
+mod folder;
+
+pub use fleet::{fleet, gauges};
+use folder::Folder;
+
+/// A worker says that it is there at least this often.
+const SAY: Duration = Duration::from_secs(10);
+/// Between two tries of a refused revision, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// What an attempt begins with. It keeps it to its end.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// What each attempt is told.
+    pub terms: Arc<Terms>,
+    /// Who runs which task.
+    pub registry: Registry,
+    /// How often and how long tasks are tried.
+    pub policies: Policies,
+    /// How many attempts run at once.
+    pub slots: u32,
+    /// How long attempts may run.
+    pub kind: PoolKind,
+}
+
+type Load = dyn Fn(&Path) -> Result<Config, Vec<Problem>> + Send + Sync;
+type Build = dyn Fn(&Arc<Config>) -> anyhow::Result<Registry> + Send + Sync;
+
+/// How configuration becomes what attempts run with.
+#[derive(Clone)]
+pub struct Recipe {
+    /// The worker's own configuration with that of a bundle, whose sources stand in a folder.
+    pub load: Arc<Load>,
+    /// The handlers of a configuration. Reaches nothing over a network.
+    pub build: Arc<Build>,
+}
+
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recipe")
+    }
+}
+
+/// What a look has come to.
+#[derive(Debug)]
+pub enum Look {
+    /// Nothing is to be done.
+    Same,
+    /// From now on attempts begin with this. Say [`Following::adopted`] when they do.
+    Adopt(Arc<Live>),
+    /// The next life of this worker begins with it.
+    Restart,
+}
+
+/// What is found right and not taken yet.
+struct Checked {
+    config: Arc<Config>,
+    live: Arc<Live>,
+}
+
+/// Why a revision is not taken.
+struct Refused(String);
+
+/// One worker and its bundle.
+#[derive(Debug)]
+pub struct Following {
+    store: Store,
+    bundle: Bundle,
+    folder: Folder,
+    recipe: Recipe,
+    me: Follower,
+    /// What the worker was started with, or has taken over since.
+    config: Arc<Config>,
+    applied: Option<Revision>,
+    next: Option<(Revision, Arc<Config>)>,
+    running: Option<JoinHandle<Result<Checked, Refused>>>,
+    /// A refused revision is tried again at that time, and after so long.
+    again: Option<(Revision, Instant, Duration)>,
+    moving: Option<Seen>,
+    said: Option<Instant>,
+    /// What is wanted of the bundle, as it was looked at last.
+    state: State,
+    /// What attempts may still run with.
+    lives: Vec<(Revision, Weak<Live>)>,
+}
+
+impl std::fmt::Debug for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checked({:?})", self.live.terms.revision)
+    }
+}
+
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Refused({})", self.0)
+    }
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Why a look ended before it came to anything.
+enum Stop {
+    /// The store is away.
+    Store(StoreError),
+    /// The revision is not taken.
+    Refused(String),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused.0)
+    }
+}
+
+impl Live {
+    /// What a worker of `pool` runs with under `config`.
+    fn new(
+        revision: Option<Revision>,
+        config: &Arc<Config>,
+        pool: &str,
+        build: &Build,
+    ) -> Result<Self, Refused> {
+        let registry = build(config).map_err(|error| Refused(format!("{error:#}")))?;
+        let entry = config.pools.get(pool);
+        let entry = entry.ok_or_else(|| Refused(format!("there is no pool {pool:?} in it")))?;
+        let terms = Terms {
+            revision,
+            features: config.features.clone(),
+        };
+        Ok(Self {
+            terms: Arc::new(terms),
+            registry,
+            policies: config.tasks.clone(),
+            slots: entry.slots,
+            kind: entry.kind.clone(),
+        })
+    }
+}
+
+impl Following {
+    /// A worker that is about to start with its own configuration `config`, as `me`; it has nothing of the bundle yet.
+    pub fn new(
+        store: Store,
+        config: &Arc<Config>,
+        bundle: Bundle,
+        mut me: Follower,
+        recipe: Recipe,
+    ) -> Self {
+        let fresh = bundle.look_every.max(SAY) * 3 + bundle.check_limit;
+        me.report.fresh_for = Millis::try_from(fresh.as_millis()).unwrap_or(Millis::MAX);
+        Self {
+            folder: Folder::new(&bundle.folder, &bundle.name, &me.pool),
+            store,
+            bundle,
+            recipe,
+            me,
+            config: Arc::clone(config),
+            applied: None,
+            next: None,
+            running: None,
+            again: None,
+            moving: None,
+            said: None,
+            state: State::default(),
+            lives: Vec::new(),
+        }
+    }
+
+    /// The bundle that is followed.
+    pub fn place(&self) -> Bundle {
+        self.bundle.clone()
+    }
+
+    /// Between two looks.
+    pub fn every(&self) -> Duration {
+        self.bundle.look_every
+    }
+
+    /// What the worker starts with: what it is to have, or else the last one that was good here, or else one that was good
+    /// elsewhere. While a bundle is published and none of it can be had, the worker does not start.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn begin(&mut self) -> Result<Arc<Config>, StoreError> {
+        let mut waited = false;
+        loop {
+            if let Some(config) = self.first().await? {
+                return Ok(config);
+            }
+            if !waited {
+                tracing::error!(error = ?self.me.report.error, "no revision of the bundle can be used; the worker waits for one");
+                waited = true;
+            }
+            // So that it is seen, and that nobody who waits for a revision forgets it.
+            self.say(None, false).await;
+            tokio::time::sleep(self.bundle.look_every).await;
+        }
+    }
+
+    async fn first(&mut self) -> Result<Option<Arc<Config>>, StoreError> {
+        let own = Arc::clone(&self.config);
+        let mut tried = BTreeSet::new();
+        let wanted = match self.wanted().await {
+            Ok(wanted) => wanted,
+            Err(Stop::Refused(error)) => {
+                self.lacks(error).await;
+                None
+            }
+            Err(Stop::Store(error)) => return Err(error),
+        };
+        let last = self.folder.current();
+        if wanted.is_none() && last.is_none() && self.state.newest.is_none() {
+            // Nobody has published anything yet.
+            return Ok(self.bundle.sources.is_empty().then_some(own));
+        }
+        for revision in wanted
+            .into_iter()
+            .chain(last)
+            .chain(self.state.good.clone())
+        {
+            if !tried.insert(revision.clone()) {
+                continue;
+            }
+            match self.prepare(&revision).await {
+                Ok(Checked { config, .. }) => {
+                    self.folder_keeps(&revision);
+                    self.config = Arc::clone(&config);
+                    self.take(revision);
+                    return Ok(Some(config));
+                }
+                Err(Stop::Refused(error)) => {
+                    tracing::error!(%revision, error, "a revision of the bundle cannot be used");
+                    self.refuse(&revision, error).await;
+                }
+                Err(Stop::Store(error)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is applied.
+    pub fn revision(&self) -> Option<&Revision> {
+        self.applied.as_ref()
+    }
+
+    /// Looks, and does what follows up to the moment at which attempts would begin with something else.
+    pub async fn look(&mut self) -> Look {
+        let stepped = self.step().await;
+        fleet::tend(&self.store, &self.bundle.name, &self.state).await;
+        match stepped {
+            Ok(look) => look,
+            Err(Stop::Store(error)) => {
+                tracing::warn!(%error, "the bundle could not be looked at");
+                Look::Same
+            }
+            Err(Stop::Refused(error)) => {
+                self.lacks(error).await;
+                Look::Same
+            }
+        }
+    }
+
+    /// What is wanted cannot be said or had, for now.
+    async fn lacks(&mut self, error: String) {
+        let now = self.store.clock().now();
+        let report = &mut self.me.report;
+        report.behind_since.get_or_insert(now);
+        let is_new = report.error.as_deref() != Some(error.as_str());
+        if is_new {
+            tracing::warn!(
+                error,
+                "the bundle's sources cannot be taken over; the last good ones stay"
+            );
+        }
+        report.error = Some(error);
+        self.say(None, is_new).await;
+    }
+
+    async fn step(&mut self) -> Result<Look, Stop> {
+        let before = self.me.report.clone();
+        let wanted = self.wanted().await?;
+        self.me.report.desired.clone_from(&wanted);
+        let Some(wanted) = wanted.filter(|wanted| Some(wanted) != self.applied.as_ref()) else {
+            self.settled();
+            self.say(None, before != self.me.report).await;
+            return Ok(Look::Same);
+        };
+        let now = self.store.clock().now();
+        self.me.report.behind_since.get_or_insert(now);
+        if let Some((refused, at, _)) = &self.again
+            && *refused == wanted
+            && Instant::now() < *at
+        {
+            self.say(None, before != self.me.report).await;
+            return Ok(Look::Same);
+        }
+        let checked = match self.prepare(&wanted).await {
+            Ok(checked) => checked,
+            Err(Stop::Refused(error)) => {
+                tracing::error!(revision = %wanted, error, "a revision of the bundle was refused; the last good one stays");
+                self.refuse(&wanted, error).await;
+                return Ok(Look::Same);
+            }
+            Err(stop @ Stop::Store(_)) => return Err(stop),
+        };
+        let restart = self.config.restarts(&checked.config, &self.me.pool);
+        if restart.is_empty() {
+            self.lives.retain(|(_, live)| live.strong_count() > 0);
+            self.lives
+                .push((wanted.clone(), Arc::downgrade(&checked.live)));
+            self.next = Some((wanted.clone(), checked.config));
+            self.folder_keeps(&wanted);
+            return Ok(Look::Adopt(checked.live));
+        }
+        if self.me.kind == "elastic" {
+            tracing::info!(revision = %wanted, sections = ?restart, "a revision of the bundle needs a restart; the worker drains");
+            self.folder_keeps(&wanted);
+            self.me.report.restart = restart;
+            self.say(None, true).await;
+            return Ok(Look::Restart);
+        }
+        self.me.report.error = Some(format!(
+            "{} can only be taken over by a restart, which a pinned worker leaves to you",
+            restart.join(", ")
+        ));
+        self.me.report.restart = restart;
+        self.say(None, before != self.me.report).await;
+        Ok(Look::Same)
+    }
+
+    /// Attempts begin with what the last look has found.
+    pub async fn adopted(&mut self) {
+        let Some((revision, config)) = self.next.take() else {
+            return;
+        };
+        crash::point("bundle:adopted");
+        self.config = config;
+        tracing::info!(%revision, "the bundle is live");
+        self.take(revision.clone());
+        self.settled();
+        let who = self.me.worker.to_string();
+        let note = BundleNote {
+            what: "live",
+            revision: Some(&revision),
+            who: &who,
+            detail: &self.me.pool.clone(),
+        };
+        self.say(Some(note), true).await;
+        self.is_good(&revision).await;
+    }
+
+    /// The worker's first word, which has to be heard before it takes any work; waits while the store is away.
+    pub async fn first_word(&mut self) {
+        let revision = self.applied.clone();
+        let who = self.me.worker.to_string();
+        let note = revision.as_ref().map(|revision| BundleNote {
+            what: "live",
+            revision: Some(revision),
+            who: &who,
+            detail: "started",
+        });
+        while let Err(error) = self.try_say(note.as_ref(), true).await {
+            tracing::warn!(%error, "the worker cannot say which configuration it has");
+            tokio::time::sleep(self.bundle.look_every).await;
+        }
+        if let Some(revision) = revision {
+            self.is_good(&revision).await;
+        }
+    }
+
+    /// Others that cannot take what is newer may begin with it.
+    async fn is_good(&self, revision: &Revision) {
+        if self.bundle.sources.is_empty()
+            && !self.state.good.contains(revision)
+            && let Err(error) = self.store.bundle_good(&self.bundle.name, revision).await
+        {
+            tracing::debug!(%error, "that a revision of the bundle is good could not be noted");
+        }
+    }
+
+    /// The worker ends.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.store
+            .bundle_leave(&self.bundle.name, &self.me.worker)
+            .await
+            .map(drop)
+    }
+
+    fn take(&mut self, revision: Revision) {
+        let report = &mut self.me.report;
+        report.applied = Some(revision.clone());
+        report.applied_at = self.store.clock().now();
+        self.applied = Some(revision);
+    }
+
+    /// It has what it is to have.
+    fn settled(&mut self) {
+        self.again = None;
+        let report = &mut self.me.report;
+        report.error = None;
+        report.refused = None;
+        report.restart.clear();
+        report.behind_since = None;
+    }
+
+    /// A restart begins with it. That it does not is no reason to stop now.
+    fn folder_keeps(&self, revision: &Revision) {
+        if let Err(error) = self.folder.set_current(revision) {
+            tracing::warn!(%error, "a restart would not begin with this revision of the bundle");
+        }
+        let running = self
+            .lives
+            .iter()
+            .filter(|(_, live)| live.strong_count() > 0);
+        let used = running.map(|(revision, _)| revision).chain(&self.applied);
+        let used: BTreeSet<Revision> = used.chain([revision]).cloned().collect();
+        if let Err(error) = self.folder.tidy(&used) {
+            tracing::debug!(%error, "old revisions of the bundle could not be taken away");
+        }
+        crash::point("bundle:kept");
+    }
+
+    async fn refuse(&mut self, revision: &Revision, error: String) {
+        let pause = match &self.again {
+            Some((known, _, pause)) if known == revision => (*pause * 2).min(LONGEST_PAUSE),
+            Some(_) | None => self.bundle.look_every,
+        };
+        let is_new = self.me.report.refused.as_ref() != Some(revision)
+            || self.me.report.error.as_deref() != Some(error.as_str());
+        self.again = Some((revision.clone(), Instant::now() + pause, pause));
+        self.me.report.refused = Some(revision.clone());
+        self.me.report.error = Some(error.clone());
+        metrics::counter!("longshore_bundle_refusals_total").increment(1);
+        let who = self.me.worker.to_string();
+        let note = BundleNote {
+            what: "refused",
+            revision: Some(revision),
+            who: &who,
+            detail: &error,
+        };
+        self.say(is_new.then_some(note), is_new).await;
+    }
+
+    /// Reports if something is new, or if it was silent for long.
+    async fn say(&mut self, note: Option<BundleNote<'_>>, is_new: bool) {
+        let is_due = self.said.is_none_or(|said| said.elapsed() >= SAY);
+        if (is_new || is_due || note.is_some())
+            && let Err(error) = self.try_say(note.as_ref(), is_due).await
+        {
+            // What is so is said at the next look.
+            self.said = None;
+            tracing::warn!(%error, "the worker cannot say which configuration it has");
+        }
+    }
+
+    async fn try_say(
+        &mut self,
+        note: Option<&BundleNote<'_>>,
+        succeeds: bool,
+    ) -> Result<(), StoreError> {
+        own_gauges(&self.me.report, self.store.clock().now());
+        self.store
+            .bundle_report(&self.bundle.name, &self.me, succeeds, note)
+            .await?;
+        self.said = Some(Instant::now());
+        Ok(())
+    }
+
+    /// What the worker is to have now.
+    async fn wanted(&mut self) -> Result<Option<Revision>, Stop> {
+        let (version, state) = self.store.bundle_state(&self.bundle.name).await?;
+        self.me.report.version = version;
+        let now = self.store.clock().now();
+        let wanted = state.desired(&self.me.place(), now).cloned();
+        let is_frozen = state.frozen(now).is_some();
+        self.state = state;
+        if self.bundle.sources.is_empty() {
+            return Ok(wanted);
+        }
+        self.wanted_of_sources(is_frozen, now).await
+    }
+
+    /// The same of mounts and directories, which say it by what is in them.
+    async fn wanted_of_sources(
+        &mut self,
+        is_frozen: bool,
+        now: Millis,
+    ) -> Result<Option<Revision>, Stop> {
+        let kept = self.applied.clone().or_else(|| self.folder.current());
+        if is_frozen && kept.is_some() {
+            return Ok(kept);
+        }
+        let paths = self.bundle.sources.clone();
+        let found = self.bounded(move || {
+            paths
+                .into_iter()
+                .map(|(name, path)| Ok((name, Snapshot::read(&path)?)))
+                .collect::<Result<BTreeMap<String, Snapshot>, crate::bundle::SourceError>>()
+        });
+        let found = found
+            .await?
+            .map_err(|error| Stop::Refused(error.to_string()))?;
+        let sources = found
+            .iter()
+            .map(|(name, source)| (name.clone(), source.revision()));
+        let manifest = Manifest {
+            sources: sources.collect(),
+            undoes: None,
+        };
+        let revision = manifest.revision();
+        if self.applied.as_ref() == Some(&revision) {
+            self.moving = None;
+            return Ok(Some(revision));
+        }
+        let is_set = set(&found, &revision).map_err(Stop::Refused)?;
+        let quiet = Quiet {
+            min: self.bundle.quiet_min,
+            max: self.bundle.quiet_max,
+        };
+        let changed = found.values().filter_map(|source| source.changed).max();
+        let rested = changed
+            .and_then(|changed| changed.elapsed().ok())
+            .unwrap_or_default();
+        if !is_set && !quiet.is_over(&mut self.moving, revision.as_str(), now, rested) {
+            return Ok(self.applied.clone());
+        }
+        let folder = self.folder.clone();
+        let put = self.bounded(move || folder.put(&manifest, &found)).await?;
+        put.map_err(|error| Stop::Refused(format!("cannot be kept: {error}")))?;
+        Ok(Some(revision))
+    }
+
+    /// Runs what reads files, for so long as a check may take.
+    async fn bounded<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Stop> {
+        let limit = self.bundle.check_limit;
+        match tokio::time::timeout(limit, tokio::task::spawn_blocking(run)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(panic)) => Err(Stop::Refused(format!("reading it panicked: {panic}"))),
+            Err(_) => Err(Stop::Refused(format!(
+                "its files could not be read within check_limit ({limit:?})"
+            ))),
+        }
+    }
+
+    /// Fetches a revision if it is not there, and checks it.
+    async fn prepare(&mut self, revision: &Revision) -> Result<Checked, Stop> {
+        self.fetch(revision).await?;
+        self.me.report.fetched = Some(revision.clone());
+        let checked = self.check(revision).await?;
+        self.me.report.checked = Some(revision.clone());
+        crash::point("bundle:checked");
+        Ok(checked)
+    }
+
+    async fn fetch(&self, revision: &Revision) -> Result<(), Stop> {
+        let (folder, wanted) = (self.folder.clone(), revision.clone());
+        if self.bounded(move || folder.is_whole(&wanted)).await? {
+            return Ok(());
+        }
+        let (folder, wanted) = (self.folder.clone(), revision.clone());
+        self.bounded(move || folder.discard(&wanted))
+            .await?
+            .map_err(Refused::from)?;
+        let manifest = self
+            .store
+            .bundle_manifest(&self.bundle.name, revision)
+            .await?;
+        let manifest = manifest.ok_or_else(|| {
+            Stop::Refused(format!(
+                "the store has no revision {revision} of bundle {:?}",
+                self.bundle.name
+            ))
+        })?;
+        let mut sources = BTreeMap::new();
+        for (name, wanted) in &manifest.sources {
+            let source = self.store.bundle_source(wanted).await?;
+            let source = source.ok_or_else(|| {
+                Stop::Refused(format!("the store has no source {name} of {revision}"))
+            })?;
+            let source =
+                source.map_err(|error| Stop::Refused(format!("source {name}: {error}")))?;
+            if source.revision() != *wanted {
+                return Err(Stop::Refused(format!(
+                    "source {name} of {revision} is not what was published"
+                )));
+            }
+            sources.insert(name.clone(), source);
+        }
+        let folder = self.folder.clone();
+        let put = self
+            .bounded(move || folder.put(&manifest, &sources))
+            .await?;
+        put.map_err(|error| {
+            Stop::Refused(format!(
+                "cannot be kept in {}: {error}",
+                self.bundle.folder.display()
+            ))
+        })
+    }
+
+    async fn check(&mut self, revision: &Revision) -> Result<Checked, Stop> {
+        let limit = self.bundle.check_limit;
+        if let Some(running) = self.running.take_if(|running| !running.is_finished()) {
+            self.running = Some(running);
+            return Err(Stop::Refused(
+                "the check before it has not ended yet".into(),
+            ));
+        }
+        let sources = self.folder.sources(revision);
+        let sources =
+            sources.ok_or_else(|| Stop::Refused(format!("{revision} is gone from the folder")))?;
+        let (recipe, pool, revision) =
+            (self.recipe.clone(), self.me.pool.clone(), revision.clone());
+        let mut running = tokio::task::spawn_blocking(move || {
+            let config = (recipe.load)(&sources).map_err(|problems| {
+                // As whoever published it knows them: by source and path in it.
+                let base = format!("{}/", sources.display());
+                let told = problems
+                    .iter()
+                    .map(|problem| problem.to_string().replace(&base, ""));
+                Refused(told.collect::<Vec<_>>().join("\n"))
+            })?;
+            let config = Arc::new(config);
+            let live = Arc::new(Live::new(Some(revision), &config, &pool, &*recipe.build)?);
+            Ok(Checked { config, live })
+        });
+        match tokio::time::timeout(limit, &mut running).await {
+            Ok(Ok(checked)) => Ok(checked?),
+            Ok(Err(panic)) => Err(Stop::Refused(format!("checking it panicked: {panic}"))),
+            Err(_) => {
+                self.running = Some(running);
+                Err(Stop::Refused(format!(
+                    "the check did not end within check_limit ({limit:?})"
+                )))
+            }
+        }
+    }
+}
+
+/// Whether all sources say that they belong to one set, so that nobody has to wait whether more comes. What they say may be the
+/// revision itself, which is then looked at.
+fn set(found: &BTreeMap<String, Snapshot>, revision: &Revision) -> Result<bool, String> {
+    let marks: BTreeSet<Option<&str>> = found
+        .values()
+        .map(|source| source.mark.as_deref())
+        .collect();
+    if let (1, Some(mark)) = (marks.len(), marks.first()) {
+        return match mark.map(Revision::parse) {
+            Some(Some(said)) if said != *revision => Err(format!(
+                "the sources say that they are {said}, but make {revision}: some of it is not there yet"
+            )),
+            Some(_) => Ok(true),
+            None => Ok(false),
+        };
+    }
+    let told = found
+        .iter()
+        .map(|(name, source)| format!("{name} {}", source.mark.as_deref().unwrap_or("none")));
+    let told: Vec<String> = told.collect();
+    Err(format!(
+        "the sources belong to different sets: {}",
+        told.join(", ")
+    ))
+}
+
+fn own_gauges(report: &Report, now: Millis) {
+    let behind = report.behind_since.map_or(0, |since| now - since);
+    metrics::gauge!("longshore_bundle_behind_seconds").set(behind as f64 / 1000.0);
+    let flag = |flag| if flag { 1.0 } else { 0.0 };
+    metrics::gauge!("longshore_bundle_refused").set(flag(report.refused.is_some()));
+    metrics::gauge!("longshore_bundle_needs_restart").set(flag(!report.restart.is_empty()));
+}
