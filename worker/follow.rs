@@ -98,7 +98,7 @@ pub struct Following {
     applied: Option<Revision>,
     next: Option<(Revision, Arc<Config>)>,
     running: Option<JoinHandle<Result<Checked, Refused>>>,
-    /// A refused revision is tried again at that time, and after so long.
+    /// A revision that cannot be taken, or not without a restart, is looked at again at that time, and after so long.
     again: Option<(Revision, Instant, Duration)>,
     moving: Option<Seen>,
     said: Option<Instant>,
@@ -354,6 +354,8 @@ impl Following {
             self.say(None, true).await;
             return Ok(Look::Restart);
         }
+        self.later(&wanted);
+        self.me.report.refused = None;
         self.me.report.error = Some(format!(
             "{} can only be taken over by a restart, which a pinned worker leaves to you",
             restart.join(", ")
@@ -459,15 +461,21 @@ impl Following {
         crash::point("bundle:kept");
     }
 
-    async fn refuse(&mut self, revision: &Revision, error: String) {
+    /// It is looked at again after a while, each time after twice as long.
+    fn later(&mut self, revision: &Revision) {
         let pause = match &self.again {
             Some((known, _, pause)) if known == revision => (*pause * 2).min(LONGEST_PAUSE),
             Some(_) | None => self.bundle.look_every,
         };
+        self.again = Some((revision.clone(), Instant::now() + pause, pause));
+    }
+
+    async fn refuse(&mut self, revision: &Revision, error: String) {
+        self.later(revision);
         let is_new = self.me.report.refused.as_ref() != Some(revision)
             || self.me.report.error.as_deref() != Some(error.as_str());
-        self.again = Some((revision.clone(), Instant::now() + pause, pause));
         self.me.report.refused = Some(revision.clone());
+        self.me.report.restart.clear();
         self.me.report.error = Some(error.clone());
         metrics::counter!("longshore_bundle_refusals_total").increment(1);
         let who = self.me.worker.to_string();

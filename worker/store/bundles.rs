@@ -308,22 +308,6 @@ impl Store {
         self.read(sql!("bundles/log"), &[row]).await
     }
 
-    /// Every bundle that somebody has published, frozen or followed.
-    ///
-    /// # Errors
-    ///
-    /// As any verb.
-    pub async fn bundle_names(&self) -> Result<Vec<String>, StoreError> {
-        #[derive(Deserialize)]
-        struct Row {
-            bundle: String,
-        }
-        let rows: Vec<Row> = self
-            .read(sql!("bundles/names"), &[json!({ "any": 1 })])
-            .await?;
-        Ok(rows.into_iter().map(|row| row.bundle).collect())
-    }
-
     /// Does what follows by itself, under nobody's name.
     ///
     /// # Errors
