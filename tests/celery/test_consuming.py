@@ -118,8 +118,10 @@ def test_the_prefetch_is_each_consumers_own_so_that_a_quorum_queue_will_do(longs
 
     def channel():
         ours = [it for it in api("GET", f"consumers/{vhost.name}") if it["queue"]["name"] == "longshore"]
-        # Statistics come a while later.
-        named = [it for it in api("GET", "channels") if ours and it["name"] == ours[0]["channel_details"]["name"]]
+        # Statistics come a while later; until then a consumer's channel is an empty list.
+        if not ours or not ours[0]["channel_details"]:
+            return None
+        named = [it for it in api("GET", "channels") if it["name"] == ours[0]["channel_details"]["name"]]
         return (ours[0], named[0]) if named and "global_prefetch_count" in named[0] else None
 
     consumer, found = wait_for("the consumer's channel in the statistics", channel)

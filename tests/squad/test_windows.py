@@ -58,7 +58,7 @@ def lane(squad, **options):
 POINTS = [
     "intake:delivered#1",
     *(f"claim:after#{number}" for number in (1, 2, 3)),
-    *(f"checkpoint:after#{number}" for number in range(1, 8)),
+    *(f"checkpoint:after#{number}" for number in range(1, 7)),
     *(
         f"{name}#{number}"
         for number in (1, 2, 3)

@@ -203,7 +203,12 @@ impl Bed {
 
     /// A worker begins a task.
     pub(crate) async fn begins(&self, id: &str) -> Epoch {
-        let task = task(&self.full(id));
+        let full = self.full(id);
+        let queue = self.bench.view(&full).await.queue;
+        let task = Task {
+            queue,
+            ..task(&full)
+        };
         self.bench.claimed(&self.worker, &task).await.epoch
     }
 
