@@ -70,6 +70,8 @@ impl std::fmt::Debug for Recipe {
 pub enum Look {
     /// Nothing is to be done.
     Same,
+    /// The store is away.
+    Away,
     /// From now on attempts begin with this. Say [`Following::adopted`] when they do.
     Adopt(Arc<Live>),
     /// The next life of this worker begins with it.
@@ -286,7 +288,7 @@ impl Following {
             Ok(look) => look,
             Err(Stop::Store(error)) => {
                 tracing::warn!(%error, "the bundle could not be looked at");
-                Look::Same
+                Look::Away
             }
             Err(Stop::Refused(error)) => {
                 self.lacks(error).await;

@@ -150,6 +150,10 @@ struct Worker {
     stop: CancellationToken,
     /// The worker is to begin anew once it has drained.
     restart: CancellationToken,
+    /// Shared by what is about to begin attempts, and held alone by what changes what they begin with.
+    beginnings: tokio::sync::RwLock<()>,
+    /// The bundle has to be looked at before anything begins.
+    outdated: watch::Sender<bool>,
     /// Claims under way.
     claiming: AtomicUsize,
     /// Attempts that went on elsewhere.
@@ -232,6 +236,8 @@ pub async fn run(
         tools,
         stop: CancellationToken::new(),
         restart: CancellationToken::new(),
+        beginnings: tokio::sync::RwLock::new(()),
+        outdated: watch::channel(false).0,
         claiming: AtomicUsize::new(0),
         handed_off: AtomicUsize::new(0),
         changed: Notify::new(),

@@ -250,7 +250,7 @@ fn entry(number: usize) -> NewEntry {
 async fn steps(what: &str, config: &StoreConfig) -> Vec<Figure> {
     let store = Store::open(config, Clock::system()).unwrap();
     store.migrate().await.unwrap();
-    let worker = WorkerId::fresh();
+    let worker = crate::scene::joined(&store).await;
     let settings = Settings {
         window: Window {
             start: 0,

@@ -196,11 +196,12 @@ impl Side {
         };
         let store = Store::open(&config, Clock::system()).unwrap();
         store.migrate().await.unwrap();
+        let worker = crate::scene::joined(&store).await;
         Self {
             store,
             config,
             back,
-            worker: WorkerId::fresh(),
+            worker,
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use longshore::broker::{Broker, Embedded, QueueKind};
 use longshore::clock::Clock;
+use longshore::id::WorkerId;
 use longshore::lab::Lab;
-use longshore::store::{Filter, State, Store, StoreConfig, TaskView};
+use longshore::store::{Filter, Member, State, Store, StoreConfig, TaskView};
 use longshore::task::Task;
 use longshore::{outbox, pool, testjob};
 use rustix::process::{Pid, Signal, kill_process};
@@ -260,6 +261,21 @@ plugins = {plugins}
         self.lab.stop().await;
         std::fs::remove_dir_all(&self.folder).unwrap();
     }
+}
+
+pub(crate) async fn joined(store: &Store) -> WorkerId {
+    let id = WorkerId::fresh();
+    let member = Member {
+        id: id.clone(),
+        pool: "bench".into(),
+        kind: "pinned".into(),
+        host: "bench".into(),
+        pid: std::process::id(),
+        slots: 1,
+        lock_key: 0,
+    };
+    store.join(&member, "running", LIMIT).await.unwrap();
+    id
 }
 
 pub(crate) fn epoch(task: &TaskView) -> u64 {

@@ -10,10 +10,11 @@ use longshore::store::State;
 use longshore::task::Task;
 use serde_json::Value;
 
-use crate::harness::{Child, LIMIT, run, run_with, wait_for, wait_until};
+use crate::harness::{BackEnd, Child, LIMIT, run, run_with, wait_for, wait_until};
 use crate::scene::{Scene, on_both_with};
 
 mod cases;
+mod early;
 mod fleet;
 mod mounts;
 mod restarts;

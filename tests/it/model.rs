@@ -198,6 +198,7 @@ impl World {
                 );
             }
             ClaimAnswer::Not(state) => assert_eq!(state, model.state),
+            ClaimAnswer::Lost => panic!("{task}: its worker lives"),
         }
     }
 

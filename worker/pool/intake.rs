@@ -130,6 +130,9 @@ async fn take(
     disputes: &mpsc::Sender<Incoming>,
 ) {
     crash::point("intake:delivered");
+    let Some(beginning) = worker.beginning().await else {
+        return give_back(worker, deliveries).await;
+    };
     let live = worker.live();
     let mut claims = Vec::with_capacity(deliveries.len());
     let (mut asides, mut receipts) = (Vec::new(), Vec::new());
@@ -151,23 +154,30 @@ async fn take(
         }
     }
     set_aside(worker, asides, receipts).await;
-    if !claims.is_empty() {
-        claim(worker, live, claims, places, disputes).await;
+    if claims.is_empty() {
+        return;
+    }
+    let lost = claim(worker, live, claims, places, disputes).await;
+    drop(beginning);
+    if !lost.is_empty() {
+        requeue(worker, lost).await;
+        patiently(worker, || worker.join_again()).await;
     }
 }
 
-/// Claims in one commit, and begins what was granted.
+/// Claims in one commit, and begins what was granted. Returns what could not be claimed because the worker was given up for dead.
 async fn claim(
     worker: &Arc<Worker>,
     live: Arc<Live>,
     claims: Vec<Incoming>,
     mut places: Vec<OwnedSemaphorePermit>,
     disputes: &mpsc::Sender<Incoming>,
-) {
+) -> Vec<Incoming> {
     let claiming = worker.claiming();
     if !worker.admitted().await {
         drop(claiming);
-        return requeue(worker, claims).await;
+        requeue(worker, claims).await;
+        return Vec::new();
     }
     let requests = claims
         .iter()
@@ -182,10 +192,10 @@ async fn claim(
     let Some(answers) = answers else {
         let receipts = claims.into_iter().map(|incoming| incoming.receipt);
         worker.broker.release(receipts.collect()).await;
-        return;
+        return Vec::new();
     };
     crash::point("intake:claimed");
-    let (mut dropped, mut revoked) = (Vec::new(), Vec::new());
+    let (mut dropped, mut revoked, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for (incoming, answer) in claims.into_iter().zip(answers) {
         match answer {
             ClaimAnswer::Claimed(claimed) => match places.pop() {
@@ -201,6 +211,7 @@ async fn claim(
                     tracing::error!(task.id = %incoming.task.id, "a claim had no slot; rescue takes it over")
                 }
             },
+            ClaimAnswer::Lost => lost.push(incoming),
             ClaimAnswer::Not(state) => {
                 dropped.push(incoming.receipt);
                 if state == State::Canceled {
@@ -226,6 +237,7 @@ async fn claim(
         }
     }
     drop_all(worker, dropped, &revoked).await;
+    lost
 }
 
 /// Lets messages go whose tasks may not run. Those of `revoked` are canceled, perhaps before anything but their id was known.
@@ -474,6 +486,9 @@ async fn take_over(worker: &Arc<Worker>, incoming: Incoming, place: OwnedSemapho
     } = incoming;
     let Some((owner, epoch)) = heir_of else {
         return;
+    };
+    let Some(_beginning) = worker.beginning().await else {
+        return worker.broker.release(vec![receipt]).await;
     };
     let _claiming = worker.claiming();
     if !worker.admitted().await {

@@ -55,27 +55,34 @@ pub(super) async fn unpark(worker: &Worker) {
     }
 }
 
+impl Worker {
+    /// Its life as the store's list shows it.
+    pub(super) fn life_told(&self) -> Life {
+        match self.life() {
+            Life::Starting | Life::Running => Life::Running,
+            other @ (Life::Quiet | Life::Draining | Life::Stopped) => other,
+        }
+    }
+
+    /// False: the worker was given up for dead.
+    pub(super) async fn renew(&self) -> Result<bool, StoreError> {
+        let (life, lease) = (self.life_told(), self.setup.worker.lease);
+        let store = &self.store;
+        store.renew(&self.member.id, life.as_str(), lease).await
+    }
+}
+
 async fn renew(
     worker: &Worker,
     orphans: &mut HashMap<(TaskId, Epoch), Instant>,
 ) -> Result<(), StoreError> {
-    let (id, lease) = (&worker.member.id, worker.setup.worker.lease);
-    let life = match worker.life() {
-        Life::Starting | Life::Running => Life::Running,
-        other @ (Life::Quiet | Life::Draining | Life::Stopped) => other,
-    };
     worker.store.anchor_clock().await?;
     // Taken before the store is asked: what is claimed in between is missing from neither.
     let ours = worker.attempts(|attempts| attempts.keys().cloned().collect::<Vec<_>>());
-    if !worker.store.renew(id, life.as_str(), lease).await? {
-        tracing::warn!(worker = %id, "the worker was given up for dead while it lived; it joins again");
-        worker.store.hold(&worker.member).await?;
-        worker
-            .store
-            .join(&worker.member, life.as_str(), lease)
-            .await?;
+    if !worker.renew().await? {
+        worker.join_again().await?;
     }
-    let held = worker.store.held(id).await?;
+    let held = worker.store.held(&worker.member.id).await?;
     for key in ours {
         let cut = match held
             .iter()

@@ -1,13 +1,15 @@
 //! What attempts begin with, and how it is taken over from the bundle between two of them: by one pointer.
 //!
-//! Never touches an attempt that runs: it holds what it began with.
+//! Never touches an attempt that runs: it holds what it began with. Never says that something is live while a claim is under way
+//! that would begin with what was before it.
 
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLockReadGuard, Semaphore};
 
 use super::Worker;
 use crate::follow::{Live, Look};
+use crate::store::StoreError;
 
 impl Worker {
     /// What an attempt that begins now begins with.
@@ -15,7 +17,49 @@ impl Worker {
         Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn adopt(&self, live: Arc<Live>) {
+    /// The right to begin attempts with what is live, which stays that until they have begun. `None`: the worker takes nothing new.
+    pub(super) async fn beginning(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let mut outdated = self.outdated.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.quiet.cancelled() => return None,
+                _ = outdated.wait_for(|outdated| !outdated) => {}
+            }
+            let beginning = self.beginnings.read().await;
+            if !*self.outdated.borrow() {
+                return Some(beginning);
+            }
+        }
+    }
+
+    /// Enters the store's list again, after it was given up for dead. Meanwhile somebody may have been told that a revision is live
+    /// everywhere: nothing begins before the bundle was looked at.
+    pub(super) async fn join_again(&self) -> Result<(), StoreError> {
+        let following = match &self.setup.following {
+            Some(following) => Some(following.lock().await),
+            None => None,
+        };
+        let _alone = self.beginnings.write().await;
+        if self.renew().await? {
+            // Somebody else was faster.
+            return Ok(());
+        }
+        tracing::warn!(worker = %self.member.id, "the worker was given up for dead while it lived; it joins again");
+        self.store.hold(&self.member).await?;
+        self.outdated.send_replace(following.is_some());
+        self.store
+            .join(
+                &self.member,
+                self.life_told().as_str(),
+                self.setup.worker.lease,
+            )
+            .await
+    }
+
+    async fn adopt(&self, live: Arc<Live>) {
+        // Once the worker says that it has the new one, nothing is left that would begin with the one before.
+        let _alone = self.beginnings.write().await;
         let slots = live.slots;
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
         self.wanted_slots.send_replace(slots);
@@ -35,9 +79,10 @@ impl Worker {
         };
         let mut following = following.lock().await;
         match following.look().await {
+            Look::Away => return,
             Look::Same => {}
             Look::Adopt(live) => {
-                self.adopt(live);
+                self.adopt(live).await;
                 following.adopted().await;
                 // Names that nobody knew before.
                 super::keep::unpark(self).await;
@@ -45,8 +90,10 @@ impl Worker {
             Look::Restart => {
                 self.restart.cancel();
                 self.stop.cancel();
+                return;
             }
         }
+        self.outdated.send_replace(false);
     }
 }
 
@@ -56,10 +103,12 @@ pub(super) async fn follow(worker: Arc<Worker>) {
         return;
     };
     let every = following.lock().await.every();
+    let mut outdated = worker.outdated.subscribe();
     loop {
         tokio::select! {
             () = worker.quiet.cancelled() => return,
             () = tokio::time::sleep(every) => {}
+            _ = outdated.wait_for(|outdated| *outdated) => {}
         }
         worker.look().await;
     }

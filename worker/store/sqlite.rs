@@ -316,6 +316,19 @@ mod tests {
         let all = (0..lanes).flat_map(|lane| (0..=waiting).map(move |place| entry(lane, place)));
         store.enqueue(&all.collect::<Vec<_>>()).await.unwrap();
         let (worker, first) = (WorkerId::fresh(), entry(lanes / 2, 0));
+        let member = crate::store::Member {
+            id: worker.clone(),
+            pool: "pool".into(),
+            kind: "pinned".into(),
+            host: "host".into(),
+            pid: 1,
+            slots: 1,
+            lock_key: 1,
+        };
+        store
+            .join(&member, "running", Duration::from_secs(60))
+            .await
+            .unwrap();
         let claims = [ClaimRequest::once(&first)];
         let answer = store.claim(&worker, &claims).await.unwrap().remove(0);
         let ClaimAnswer::Claimed(claimed) = answer else {

@@ -132,6 +132,8 @@ pub enum ClaimAnswer {
     },
     /// It may not run now, and has a row that says when or whether: drop the message.
     Not(State),
+    /// The worker was given up for dead, and may claim again once it has joined again: the message is another's.
+    Lost,
 }
 
 /// A delivery that may not run now, and the row that is to say so.
@@ -334,6 +336,10 @@ impl Store {
             .into_iter()
             .map(ClaimRow::claimed)
             .collect();
+        // It is so of all of them or of none.
+        if claimed.is_empty() && self.is_lost(worker).await? {
+            return Ok(vec![ClaimAnswer::Lost; requests.len()]);
+        }
         let epochs: HashMap<String, Epoch> = claimed
             .iter()
             .map(|(id, claimed)| (id.clone(), claimed.epoch))

@@ -103,6 +103,21 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// A worker's lease and lock.
+#[derive(Deserialize)]
+struct Standing {
+    id: WorkerId,
+    lease_until: Millis,
+    lock_key: i64,
+    state: String,
+}
+
+impl Standing {
+    fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "lost" | "stopped")
+    }
+}
+
 impl Store {
     /// Enters a worker, or enters it again after its lease ran out.
     ///
@@ -142,6 +157,18 @@ impl Store {
             .is_empty())
     }
 
+    /// Whether a worker is given up for dead, or unknown.
+    pub(super) async fn is_lost(&self, worker: &WorkerId) -> Result<bool, StoreError> {
+        let rows: Vec<Standing> = self.by_id(std::slice::from_ref(worker)).await?;
+        Ok(rows.iter().all(Standing::is_over))
+    }
+
+    async fn by_id(&self, workers: &[WorkerId]) -> Result<Vec<Standing>, StoreError> {
+        let rows = workers.iter().map(|id| json!({ "id": id }));
+        let rows = rows.collect::<Vec<_>>();
+        self.read(sql!("workers_by_id"), &rows).await
+    }
+
     /// What the store says this worker holds.
     ///
     /// # Errors
@@ -172,21 +199,9 @@ impl Store {
     ///
     /// As any verb.
     pub async fn dead_among(&self, workers: &[WorkerId]) -> Result<Vec<WorkerId>, StoreError> {
-        #[derive(Deserialize)]
-        struct Row {
-            id: WorkerId,
-            lease_until: Millis,
-            lock_key: i64,
-            state: String,
-        }
-        let rows = workers
-            .iter()
-            .map(|id| json!({ "id": id }))
-            .collect::<Vec<_>>();
-        let rows: Vec<Row> = self.read(sql!("workers_by_id"), &rows).await?;
+        let rows = self.by_id(workers).await?;
         let now = self.0.clock.now();
-        let over =
-            |row: &Row| row.lease_until <= now || matches!(row.state.as_str(), "lost" | "stopped");
+        let over = |row: &Standing| row.lease_until <= now || row.is_over();
         let unlocked: Vec<WorkerId> = match &self.0.db {
             _ if !self.0.locks => Vec::new(),
             Db::Postgres(db) => {

@@ -142,7 +142,7 @@ impl Hull {
                 self.sea.still.lock().unwrap().insert(self.number);
             } else {
                 match following.look().await {
-                    Look::Same => {}
+                    Look::Same | Look::Away => {}
                     Look::Adopt(next) => {
                         live = next;
                         following.adopted().await;

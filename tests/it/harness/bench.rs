@@ -219,7 +219,7 @@ impl Bench {
     pub(crate) async fn claimed(&self, worker: &WorkerId, task: &Task) -> Claimed {
         match self.claim(worker, task).await {
             ClaimAnswer::Claimed(claimed) => claimed,
-            other @ (ClaimAnswer::Busy { .. } | ClaimAnswer::Not(_)) => {
+            other @ (ClaimAnswer::Busy { .. } | ClaimAnswer::Not(_) | ClaimAnswer::Lost) => {
                 panic!("{} was not claimed: {other:?}", task.id)
             }
         }

@@ -1,10 +1,10 @@
 //! Claims and their epochs.
 
-use longshore::id::{Epoch, WorkerId};
+use longshore::id::Epoch;
 use longshore::store::{ClaimAnswer, ClaimRequest, Settlement, State, StoreError};
 use serde_json::json;
 
-use crate::harness::{Bench, id, on_both, task};
+use crate::harness::{Bench, LONG, id, on_both, task};
 
 on_both!(
     a_delivery_of_an_unknown_task_is_claimed_under_the_first_epoch,
@@ -12,6 +12,7 @@ on_both!(
     two_deliveries_of_one_task_in_a_batch_are_one_claim,
     a_batch_answers_item_by_item,
     two_workers_that_claim_at_once_share_the_tasks,
+    a_worker_that_was_given_up_for_dead_claims_nothing_until_it_joins_again,
     each_claim_raises_the_epoch,
     a_claim_of_a_task_that_may_not_run_says_where_it_stands,
     a_claim_begins_with_the_last_checkpoint,
@@ -113,6 +114,39 @@ async fn two_workers_that_claim_at_once_share_the_tasks(bench: Bench) {
     other.close().await;
 }
 
+async fn a_worker_that_was_given_up_for_dead_claims_nothing_until_it_joins_again(bench: Bench) {
+    let (store, member) = bench.other_worker(LONG).await;
+    let (queued, new) = (task("queued"), task("new"));
+    bench
+        .store
+        .enqueue(std::slice::from_ref(&queued))
+        .await
+        .unwrap();
+    let (running, dead, epoch) = bench.running("running").await;
+    bench.store.leave(&dead).await.unwrap();
+    store.leave(&member.id).await.unwrap();
+    let requests = [&queued, &new].map(ClaimRequest::once);
+    let answers = store.claim(&member.id, &requests).await.unwrap();
+    assert_eq!(answers, [ClaimAnswer::Lost, ClaimAnswer::Lost]);
+    let heir = async || {
+        let taken = store.take_over(&member.id, &running.id, epoch, &dead, 3, None);
+        taken.await.unwrap()
+    };
+    assert_eq!(heir().await, None);
+    assert!(bench.find("new").await.is_none());
+    store.join(&member, "running", LONG).await.unwrap();
+    let answers = store.claim(&member.id, &requests).await.unwrap();
+    assert!(
+        matches!(
+            answers[..],
+            [ClaimAnswer::Claimed(_), ClaimAnswer::Claimed(_)]
+        ),
+        "{answers:?}"
+    );
+    assert!(heir().await.is_some());
+    store.close().await;
+}
+
 async fn each_claim_raises_the_epoch(bench: Bench) {
     let (task, worker, mut epoch) = bench.running("a").await;
     for _ in 0..3 {
@@ -184,7 +218,7 @@ async fn a_stale_epoch_cannot_checkpoint(bench: Bench) {
     let (task, worker, old) = bench.running("a").await;
     let taken = bench
         .store
-        .take_over(&WorkerId::fresh(), &task.id, old, &worker, 9, None)
+        .take_over(&bench.worker().await, &task.id, old, &worker, 9, None)
         .await
         .unwrap();
     let new = taken.expect("it was that worker's").epoch;

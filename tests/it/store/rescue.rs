@@ -89,7 +89,7 @@ async fn what_somebody_wants_canceled_is_not_taken_over(bench: Bench) {
 
 async fn of_two_that_take_over_at_once_one_succeeds(bench: Bench) {
     let (task, dead, epoch) = bench.running("a").await;
-    let (one, two, other) = (WorkerId::fresh(), WorkerId::fresh(), bench.other());
+    let (one, two, other) = (bench.worker().await, bench.worker().await, bench.other());
     let (a, b) = tokio::join!(
         bench.store.take_over(&one, &task.id, epoch, &dead, 9, None),
         other.take_over(&two, &task.id, epoch, &dead, 9, None),

@@ -1,6 +1,5 @@
 //! How a fetch begins.
 
-use longshore::id::WorkerId;
 use longshore::store::{Begun, Settlement, State, StoreError};
 
 use super::{a_test, begin, fetch, standing, target, visible};
@@ -143,7 +142,7 @@ async fn a_second_fetch_while_plugins_are_out_changes_nothing(bench: Bench) {
 
 async fn a_stale_epoch_begins_nothing(bench: Bench) {
     let (task, worker, epoch) = bench.running("f").await;
-    let heir = WorkerId::fresh();
+    let heir = bench.worker().await;
     let taken = bench
         .store
         .take_over(&heir, &task.id, epoch, &worker, 9, None)

@@ -36,7 +36,7 @@ async fn staged_rows_are_invisible_until_they_are_published(bench: Bench) {
 async fn a_stale_epoch_can_neither_stage_nor_publish(bench: Bench) {
     let fetch = fetch(&bench, "f", false).await;
     let worker = bench.view("f").await.worker.unwrap();
-    let (heir, dead) = (WorkerId::fresh(), WorkerId::new(worker));
+    let (heir, dead) = (bench.worker().await, WorkerId::new(worker));
     let taken = bench
         .store
         .take_over(&heir, &fetch.task, fetch.epoch, &dead, 9, None)

@@ -155,7 +155,7 @@ async fn what_one_is_refused_for_is_no_matter_of_the_others() {
             panic!("six are under way");
         };
         let worker = bench.view("stale").await.worker.unwrap();
-        let (heir, dead) = (WorkerId::fresh(), WorkerId::new(worker));
+        let (heir, dead) = (bench.worker().await, WorkerId::new(worker));
         let taken = bench
             .store
             .take_over(&heir, &stale.task, stale.epoch, &dead, 9, None);
