@@ -6,7 +6,7 @@
 //!
 //! Never runs two checks at once, never touches a running attempt, and never restarts a pinned worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::bundle::{Follower, Manifest, Quiet, Report, Revision, Seen, Snapshot, State};
+use crate::bundle::{Follower, Report, Revision, Seen, State};
 use crate::clock::Millis;
 use crate::config::{Bundle, Config, Policies, PoolKind, Problem};
 use crate::crash;
@@ -23,6 +23,8 @@ use crate::store::{BundleNote, Store, StoreError};
 
 mod fleet;
 mod folder;
+mod mounts;
+mod prepare;
 
 pub use fleet::{fleet, gauges};
 use folder::Folder;
@@ -528,191 +530,6 @@ impl Following {
         }
         self.wanted_of_sources(is_frozen, now).await
     }
-
-    /// The same of mounts and directories, which say it by what is in them.
-    async fn wanted_of_sources(
-        &mut self,
-        is_frozen: bool,
-        now: Millis,
-    ) -> Result<Option<Revision>, Stop> {
-        let kept = self.applied.clone().or_else(|| self.folder.current());
-        if is_frozen && kept.is_some() {
-            return Ok(kept);
-        }
-        let paths = self.bundle.sources.clone();
-        let found = self.bounded(move || {
-            paths
-                .into_iter()
-                .map(|(name, path)| Ok((name, Snapshot::read(&path)?)))
-                .collect::<Result<BTreeMap<String, Snapshot>, crate::bundle::SourceError>>()
-        });
-        let found = found
-            .await?
-            .map_err(|error| Stop::Refused(error.to_string()))?;
-        let sources = found
-            .iter()
-            .map(|(name, source)| (name.clone(), source.revision()));
-        let manifest = Manifest {
-            sources: sources.collect(),
-            undoes: None,
-        };
-        let revision = manifest.revision();
-        if self.applied.as_ref() == Some(&revision) {
-            self.moving = None;
-            return Ok(Some(revision));
-        }
-        let is_set = set(&found, &revision).map_err(Stop::Refused)?;
-        let quiet = Quiet {
-            min: self.bundle.quiet_min,
-            max: self.bundle.quiet_max,
-        };
-        let changed = found.values().filter_map(|source| source.changed).max();
-        let rested = changed
-            .and_then(|changed| changed.elapsed().ok())
-            .unwrap_or_default();
-        if !is_set && !quiet.is_over(&mut self.moving, revision.as_str(), now, rested) {
-            return Ok(self.applied.clone());
-        }
-        let folder = self.folder.clone();
-        let put = self.bounded(move || folder.put(&manifest, &found)).await?;
-        put.map_err(|error| Stop::Refused(format!("cannot be kept: {error}")))?;
-        Ok(Some(revision))
-    }
-
-    /// Runs what reads files, for so long as a check may take.
-    async fn bounded<T: Send + 'static>(
-        &self,
-        run: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Stop> {
-        let limit = self.bundle.check_limit;
-        match tokio::time::timeout(limit, tokio::task::spawn_blocking(run)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(panic)) => Err(Stop::Refused(format!("reading it panicked: {panic}"))),
-            Err(_) => Err(Stop::Refused(format!(
-                "its files could not be read within check_limit ({limit:?})"
-            ))),
-        }
-    }
-
-    /// Fetches a revision if it is not there, and checks it.
-    async fn prepare(&mut self, revision: &Revision) -> Result<Checked, Stop> {
-        self.fetch(revision).await?;
-        self.me.report.fetched = Some(revision.clone());
-        let checked = self.check(revision).await?;
-        self.me.report.checked = Some(revision.clone());
-        crash::point("bundle:checked");
-        Ok(checked)
-    }
-
-    async fn fetch(&self, revision: &Revision) -> Result<(), Stop> {
-        let (folder, wanted) = (self.folder.clone(), revision.clone());
-        if self.bounded(move || folder.is_whole(&wanted)).await? {
-            return Ok(());
-        }
-        let (folder, wanted) = (self.folder.clone(), revision.clone());
-        self.bounded(move || folder.discard(&wanted))
-            .await?
-            .map_err(Refused::from)?;
-        let manifest = self
-            .store
-            .bundle_manifest(&self.bundle.name, revision)
-            .await?;
-        let manifest = manifest.ok_or_else(|| {
-            Stop::Refused(format!(
-                "the store has no revision {revision} of bundle {:?}",
-                self.bundle.name
-            ))
-        })?;
-        let mut sources = BTreeMap::new();
-        for (name, wanted) in &manifest.sources {
-            let source = self.store.bundle_source(wanted).await?;
-            let source = source.ok_or_else(|| {
-                Stop::Refused(format!("the store has no source {name} of {revision}"))
-            })?;
-            let source =
-                source.map_err(|error| Stop::Refused(format!("source {name}: {error}")))?;
-            if source.revision() != *wanted {
-                return Err(Stop::Refused(format!(
-                    "source {name} of {revision} is not what was published"
-                )));
-            }
-            sources.insert(name.clone(), source);
-        }
-        let folder = self.folder.clone();
-        let put = self
-            .bounded(move || folder.put(&manifest, &sources))
-            .await?;
-        put.map_err(|error| {
-            Stop::Refused(format!(
-                "cannot be kept in {}: {error}",
-                self.bundle.folder.display()
-            ))
-        })
-    }
-
-    async fn check(&mut self, revision: &Revision) -> Result<Checked, Stop> {
-        let limit = self.bundle.check_limit;
-        if let Some(running) = self.running.take_if(|running| !running.is_finished()) {
-            self.running = Some(running);
-            return Err(Stop::Refused(
-                "the check before it has not ended yet".into(),
-            ));
-        }
-        let sources = self.folder.sources(revision);
-        let sources =
-            sources.ok_or_else(|| Stop::Refused(format!("{revision} is gone from the folder")))?;
-        let (recipe, pool, revision) =
-            (self.recipe.clone(), self.me.pool.clone(), revision.clone());
-        let mut running = tokio::task::spawn_blocking(move || {
-            let config = (recipe.load)(&sources).map_err(|problems| {
-                // As whoever published it knows them: by source and path in it.
-                let base = format!("{}/", sources.display());
-                let told = problems
-                    .iter()
-                    .map(|problem| problem.to_string().replace(&base, ""));
-                Refused(told.collect::<Vec<_>>().join("\n"))
-            })?;
-            let config = Arc::new(config);
-            let live = Arc::new(Live::new(Some(revision), &config, &pool, &*recipe.build)?);
-            Ok(Checked { config, live })
-        });
-        match tokio::time::timeout(limit, &mut running).await {
-            Ok(Ok(checked)) => Ok(checked?),
-            Ok(Err(panic)) => Err(Stop::Refused(format!("checking it panicked: {panic}"))),
-            Err(_) => {
-                self.running = Some(running);
-                Err(Stop::Refused(format!(
-                    "the check did not end within check_limit ({limit:?})"
-                )))
-            }
-        }
-    }
-}
-
-/// Whether all sources say that they belong to one set, so that nobody has to wait whether more comes. What they say may be the
-/// revision itself, which is then looked at.
-fn set(found: &BTreeMap<String, Snapshot>, revision: &Revision) -> Result<bool, String> {
-    let marks: BTreeSet<Option<&str>> = found
-        .values()
-        .map(|source| source.mark.as_deref())
-        .collect();
-    if let (1, Some(mark)) = (marks.len(), marks.first()) {
-        return match mark.map(Revision::parse) {
-            Some(Some(said)) if said != *revision => Err(format!(
-                "the sources say that they are {said}, but make {revision}: some of it is not there yet"
-            )),
-            Some(_) => Ok(true),
-            None => Ok(false),
-        };
-    }
-    let told = found
-        .iter()
-        .map(|(name, source)| format!("{name} {}", source.mark.as_deref().unwrap_or("none")));
-    let told: Vec<String> = told.collect();
-    Err(format!(
-        "the sources belong to different sets: {}",
-        told.join(", ")
-    ))
 }
 
 fn own_gauges(report: &Report, now: Millis) {

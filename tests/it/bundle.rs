@@ -279,4 +279,11 @@ async fn steps_come_first_and_all_is_in_the_log(scene: &Scene) {
         ]
     );
     assert_eq!(log[9]["who"], "ann");
+
+    scene.bench.execute("delete from bundle_sources").await;
+    let told = failed(&scene.config_verb(&["rollback"]).await);
+    assert!(
+        told.contains("not kept any more: publish them again"),
+        "{told}"
+    );
 }

@@ -1,5 +1,6 @@
 //! Conformance of the store: every verb, on SQLite and on PostgreSQL, through the public interface alone.
 
+mod bundles;
 mod by_hand;
 mod claims;
 mod enqueue;

@@ -3,6 +3,8 @@
 //! What is wanted changes from the version that was read, or is read again: nobody decides on what somebody else has changed
 //! meanwhile. A revision is there as a whole or not at all, and its content never changes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -17,6 +19,8 @@ use crate::id::WorkerId;
 
 /// How often a change is decided on again because somebody else was faster.
 const ROUNDS: usize = 32;
+/// The files of so many revisions of a bundle are kept, and those that may be wanted; the log names all that there ever were.
+const KEPT: usize = 50;
 /// Whose name stands in the log for what follows by itself.
 const NOBODY: &str = "longshore";
 
@@ -140,13 +144,16 @@ impl Store {
         note: &Note<'_>,
     ) -> Result<(State, bool), BundleError> {
         let mut ops = Vec::new();
+        // In the same order as anybody else.
+        let sources: BTreeMap<_, _> = sources.iter().cloned().collect();
         for (source, packed) in sources {
             let row = json!({ "source": source });
-            ops.push(Op::one(sql!("bundles/add_source"), &row)?.with_bytes(packed.clone().into()));
+            ops.push(Op::one(sql!("bundles/add_source"), &row)?.with_bytes(packed.into()));
         }
         let text = serde_json::to_string(manifest).map_err(unfit("bundles/add"))?;
         let row = json!({ "bundle": bundle, "revision": manifest.revision(), "manifest": text });
         ops.push(Op::one(sql!("bundles/add"), &row)?);
+        ops.push(Op::one(sql!("bundles/sweep"), &json!({ "most": KEPT }))?);
         self.bundle_change(bundle, verb, Some(note), ops).await
     }
 

@@ -468,15 +468,35 @@ pub(super) async fn rollback(config: &Config, of: Of, to: Option<Revision>, now:
         who: &place.by,
         detail: &detail,
     };
+    let sources = files(&place, &target, &manifest).await?;
     let published = place
         .store
-        .bundle_publish(&place.bundle, &manifest, &[], &change, &note);
+        .bundle_publish(&place.bundle, &manifest, &sources, &change, &note);
     let (mut state, _) = published.await.map_err(failed)?;
     if now {
         state = place.change(&Change::ApplyNow, "apply now", "").await?.0;
     }
     print(&format!("{}\n  {detail}", outcome(&place, &state)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files of a revision, which the store still has.
+async fn files(
+    place: &Place,
+    revision: &Revision,
+    manifest: &Manifest,
+) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut files = Vec::new();
+    for (name, source) in &manifest.sources {
+        let found = place.store.bundle_source(source).await?;
+        let Some(Ok(found)) = found else {
+            return Err(Failure::Wrong(format!(
+                "the files of source {name} of {revision} are not kept any more: publish them again from where they come from"
+            )));
+        };
+        files.push((source.clone(), found.pack().map_err(anyhow::Error::from)?));
+    }
+    Ok(files)
 }
 
 /// The last revision that was live on some worker, says something else than `own`, and was not undone since.

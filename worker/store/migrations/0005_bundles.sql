@@ -8,7 +8,8 @@ create table bundles (
 );
 create table bundle_sources (
   source text primary key,
-  data {bytes} not null
+  data {bytes} not null,
+  published_at bigint not null
 );
 create table bundle_state (
   bundle text primary key,

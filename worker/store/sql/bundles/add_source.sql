@@ -1,5 +1,5 @@
--- The files of a source; a revision that is there is the same. Uses bundle_sources_pkey.
-insert into bundle_sources (source, data) select i.source, $3
+-- The files of a source; a revision that is there is the same, and was published with anew. Uses bundle_sources_pkey.
+insert into bundle_sources (source, data, published_at) select i.source, $3, {now}
 from {rows source text}
 where true
-on conflict (source) do nothing
+on conflict (source) do update set published_at = excluded.published_at
