@@ -34,7 +34,7 @@ class Held(engines.InPlaceOfSquad):
 class Wide(engines.InPlaceOfSquad):
     """Longshore, with the slots of an elastic worker in a pod."""
 
-    SLOTS = 16
+    SLOTS = 32
 
 
 ENGINES = {**engines.ENGINES, "held": Held, "wide": Wide}

@@ -76,7 +76,7 @@ const UNDER_WAY: usize = 1;
 /// For so long others wait for a command that goes by itself; see also `brief.sql`.
 const HOLD: Duration = Duration::from_secs(1);
 /// The most commands in one transaction.
-const MOST: usize = 16;
+const MOST: usize = 32;
 /// The values of a command that goes with others, and of all in one transaction.
 const BYTES: usize = 1024 * 1024;
 
@@ -449,8 +449,8 @@ mod tests {
         let merger = Merger::default();
         let large = || vec![op("ring", 20_000)];
         assert!(weight(&large()) > BYTES / 6);
-        for order in 0..40 {
-            let ops = if order < 20 { vec![] } else { large() };
+        for order in 0..60 {
+            let ops = if order < 40 { vec![] } else { large() };
             merger.wait(&shape("publish"), waiting(&format!("{order:02}"), ops));
         }
         let mut counts = Vec::new();
@@ -464,7 +464,7 @@ mod tests {
         }
         assert_eq!(
             (counts[0], counts.iter().sum::<usize>()),
-            (MOST, 40),
+            (MOST, 60),
             "{counts:?}"
         );
     }
