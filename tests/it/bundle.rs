@@ -13,7 +13,9 @@ use serde_json::Value;
 use crate::harness::{BackEnd, Child, LIMIT, run, run_with, wait_for, wait_until};
 use crate::scene::{Scene, on_both_with};
 
+mod canary;
 mod cases;
+mod crew;
 mod early;
 mod fleet;
 mod mounts;
