@@ -16,9 +16,11 @@ use crate::scene::{Scene, on_both_with};
 mod canary;
 mod cases;
 mod crew;
+mod drift;
 mod early;
 mod fleet;
 mod mounts;
+mod processes;
 mod restarts;
 
 pub(crate) const QUEUE: &str = "ci_fetch";

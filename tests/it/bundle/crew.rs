@@ -83,6 +83,19 @@ impl Scene {
         told.split_whitespace().nth(1).unwrap().to_owned()
     }
 
+    /// Publishes what the sources say, and is killed at `point`.
+    pub(super) async fn publish_and_die(&self, point: &str) -> Output {
+        let sources = ["scripts", "commands", "switches"]
+            .map(|name| format!("{name}={}", self.source(name).display()));
+        let config = self.config.to_str().unwrap();
+        let mut arguments = vec!["--config", config, "config", "publish"];
+        for source in &sources {
+            arguments.extend(["--source", source]);
+        }
+        let crash = ("LONGSHORE_CRASH_AT".to_owned(), point.to_owned());
+        run_with(&arguments, &[crash].into()).await
+    }
+
     /// The log, oldest first.
     pub(super) async fn log(&self) -> Vec<Value> {
         let text = ok(self
