@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::harness::{BackEnd, Child, LIMIT, run, run_with, wait_for, wait_until};
 use crate::scene::{Scene, on_both_with};
 
+mod arrivals;
 mod canary;
 mod cases;
 mod crew;
