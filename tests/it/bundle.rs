@@ -13,10 +13,15 @@ use serde_json::Value;
 use crate::harness::{BackEnd, Child, LIMIT, run, run_with, wait_for, wait_until};
 use crate::scene::{Scene, on_both_with};
 
+mod arrivals;
+mod canary;
 mod cases;
+mod crew;
+mod drift;
 mod early;
 mod fleet;
 mod mounts;
+mod processes;
 mod restarts;
 
 pub(crate) const QUEUE: &str = "ci_fetch";

@@ -66,19 +66,8 @@ async fn m2_a_set_is_published_as_a_whole_or_not_at_all(scene: Arc<Scene>) {
         .reports("it begins", |report| report["applied"] == first.as_str())
         .await;
     scene.three(2);
-    let sources = ["scripts", "commands", "switches"]
-        .map(|name| format!("{name}={}", scene.source(name).display()));
-    let config = scene.config.to_str().unwrap();
-    let mut arguments = vec!["--config", config, "config", "publish"];
-    for source in &sources {
-        arguments.extend(["--source", source]);
-    }
     for point in &POINTS[STEPS..STEPS + 2] {
-        let killed = run_with(
-            &arguments,
-            &[("LONGSHORE_CRASH_AT".to_owned(), (*point).to_owned())].into(),
-        )
-        .await;
+        let killed = scene.publish_and_die(point).await;
         assert!(!killed.status.success(), "{point}");
         let newest = scene.status().await["state"]["newest"]["revision"]
             .as_str()

@@ -26,10 +26,10 @@ const BUNDLE: &str = "fleet";
 on_both!(five_hundred_publications_reach_twenty_workers_whole_or_not_at_all);
 
 /// Chance that is the same each time.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
@@ -40,7 +40,7 @@ impl Random {
         self.0
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }

@@ -239,7 +239,7 @@ async fn the_tasks_of_a_pod_that_is_gone_run_elsewhere_at_once(scene: Arc<Scene>
 }
 
 /// Where a worker answers probes.
-async fn address(worker: &Child) -> String {
+pub(crate) async fn address(worker: &Child) -> String {
     wait_for("it says where it listens", LIMIT, async || {
         let log = worker.log();
         let (_, rest) = log.split_once("answering probes")?;
@@ -249,7 +249,7 @@ async fn address(worker: &Child) -> String {
     .await
 }
 
-async fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) async fn get(address: &str, path: &str) -> (u16, String) {
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let answer = reqwest::get(format!("http://{address}{path}"))
         .await
