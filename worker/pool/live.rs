@@ -69,6 +69,7 @@ impl Worker {
     pub(super) async fn first_word(self: &Arc<Self>) {
         if let Some(following) = &self.setup.following {
             following.lock().await.first_word().await;
+            self.outdated.send_replace(true);
             self.look().await;
         }
     }
