@@ -260,9 +260,14 @@ impl Fleet {
         let wanted = canary.first.of(live.len()).min(live.len());
         // Others for each revision, the same for whoever asks.
         live.sort_by_key(|one| Sha256::digest(format!("{} {}", newest.revision, one.place())));
-        for one in &live {
-            if chosen.len() < wanted {
-                chosen.insert(one.place());
+        let count = |is_there: &dyn Fn(&str) -> bool| {
+            live.iter().filter(|one| is_there(&one.place())).count()
+        };
+        // Those of one pool on one machine have it together.
+        let mut first = count(&|place| chosen.contains(place));
+        for place in live.iter().map(|one| one.place()) {
+            if first < wanted && chosen.insert(place.clone()) {
+                first += count(&|other| other == place);
             }
         }
         if chosen != canary.chosen {

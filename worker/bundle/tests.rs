@@ -344,3 +344,21 @@ fn a_canary_is_chosen_looked_after_and_followed() {
     all.state = state;
     assert_eq!(all.canary_step(), None);
 }
+
+#[test]
+fn those_of_one_pool_on_one_machine_are_canaries_together_and_counted_each() {
+    let (state, _) = after(&[publish('a'), canary('b', First::Count(2))]);
+    let crowd = ["m1", "m1", "m2", "m2", "m3", "m3"].into_iter().enumerate();
+    let crowd = crowd.map(|(number, host)| Follower {
+        worker: worker(&format!("{host}.{number}")),
+        ..follower(host, 'a', 'a', 2)
+    });
+    let Some(Verb::Choose(chosen)) = fleet(&state, crowd.collect()).canary_step() else {
+        panic!("nobody is chosen");
+    };
+    assert_eq!(
+        chosen.len(),
+        1,
+        "two workers are on one machine: {chosen:?}"
+    );
+}
