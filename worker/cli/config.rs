@@ -205,7 +205,6 @@ fn told(wait: &Wait) -> String {
             )
         }
         Wait::Canary { chosen } if chosen.is_empty() => "goes to a few workers first".into(),
-        Wait::Canary { chosen } if chosen.is_empty() => "goes to a few workers first".into(),
         Wait::Canary { chosen } => format!("goes first to {}", chosen.join(", ")),
     }
 }
