@@ -177,7 +177,7 @@ pub struct State {
     pub newest: Option<Publication>,
     /// What those have who wait for the newest.
     pub settled: Option<Revision>,
-    /// Revisions that were live on some worker, newest first.
+    /// Revisions that were live on some worker, those that were live last in front.
     #[serde(default)]
     pub good: Vec<Revision>,
     /// Nothing new goes out for a time.
@@ -365,7 +365,12 @@ impl State {
         if let Some(newest) = &self.newest
             && self.wait(None, now).is_none()
         {
-            self.settled = Some(newest.revision.clone());
+            let revision = newest.revision.clone();
+            if let Some(at) = self.good.iter().position(|good| *good == revision) {
+                // It may have been live before: what was live last is in front.
+                self.good[..=at].rotate_right(1);
+            }
+            self.settled = Some(revision);
         }
     }
 

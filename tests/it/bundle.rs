@@ -23,6 +23,7 @@ mod fleet;
 mod mounts;
 mod processes;
 mod restarts;
+mod verbs;
 
 pub(crate) const QUEUE: &str = "ci_fetch";
 

@@ -362,3 +362,18 @@ fn those_of_one_pool_on_one_machine_are_canaries_together_and_counted_each() {
         "two workers are on one machine: {chosen:?}"
     );
 }
+
+#[test]
+fn what_was_live_last_is_in_front_also_if_it_was_live_before() {
+    let good = |digit| Verb::Good(revision(digit));
+    let (state, _) = after(&[
+        publish('a'),
+        good('a'),
+        publish('b'),
+        good('b'),
+        publish('a'),
+        publish('c'),
+    ]);
+    assert_eq!(state.good, [revision('a'), revision('b')]);
+    assert_eq!(state.settled, Some(revision('a')));
+}
