@@ -211,6 +211,9 @@ fn told(wait: &Wait) -> String {
 
 pub(super) async fn run(path: Option<PathBuf>, config: Arc<Config>, verb: Verb) -> Answer {
     match verb {
+        Verb::Check if path.is_none() => print(
+            "the configuration is valid: defaults and variables, since no file is named (--config, LONGSHORE_CONFIG)",
+        ),
         Verb::Check => print("the configuration is valid"),
         Verb::Show => print(config.redacted_toml().trim_end()),
         Verb::Publish(arguments) => return publish::run(path, &config, arguments).await,

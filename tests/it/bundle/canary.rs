@@ -222,6 +222,7 @@ async fn replaced(scene: &Scene, pool: &'static str) -> (Crew, String, BTreeSet<
     let canary = canaries_have(scene, &second, 1).await;
     let (code, told) = scene.wait(&second, "100ms").await;
     assert_eq!(code, 2, "{told}");
+    assert!(told.contains("; it goes first to "), "{told}");
     for host in &all {
         let is_named = told.contains(&format!("{host}."));
         assert_eq!(is_named, !canary.contains(host), "{told}");

@@ -91,15 +91,16 @@ pub(super) async fn status(config: &Config, arguments: Status) -> Answer {
         });
         print(&json(&whole)?);
     } else {
-        print(&listing(&place, &fleet, late));
+        print(&listing(&place, &fleet, pool.as_deref(), late));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn listing(place: &Place, fleet: &Fleet, late: Duration) -> String {
+fn listing(place: &Place, fleet: &Fleet, pool: Option<&str>, late: Duration) -> String {
     let mut text = outcome(place, &fleet.state);
     if fleet.followers.is_empty() {
-        return format!("{text}\nno worker follows it");
+        let of = pool.map(|pool| format!(" of pool {pool}"));
+        return format!("{text}\nno worker{} follows it", of.unwrap_or_default());
     }
     let late = fleet.laggards(late);
     let mut table = table(&[
@@ -178,11 +179,14 @@ pub(super) async fn wait(config: &Config, arguments: Waiting) -> Answer {
             ),
             Verdict::Waiting(missing) if tokio::time::Instant::now() >= deadline => {
                 let names = told(&fleet, &missing);
+                // Some may have what they are to have, since that is not this one yet.
+                let held = fleet.state.wait(None, fleet.now);
+                let held = held.map(|wait| format!("; it {}", super::told(&wait)));
                 (
                     TOO_LATE,
                     format!(
-                        "revision {wanted} is not live after {timeout:?} on {}",
-                        names
+                        "revision {wanted} is not live after {timeout:?} on {names}{}",
+                        held.unwrap_or_default()
                     ),
                 )
             }

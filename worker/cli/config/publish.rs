@@ -48,7 +48,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Publish nothing, but write the sources into this new directory, marked as one set: for ConfigMaps and mounts
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["first", "requires"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["first", "requires", "json", "dry_run"])]
     into: Option<PathBuf>,
 }
 
@@ -131,8 +131,8 @@ pub(super) async fn run(path: Option<PathBuf>, config: &Config, arguments: Argum
     let place = Place::open(config, arguments.of).await?;
     let difference = against_newest(&place, &sources, &arguments.without).await?;
     if arguments.dry_run {
-        print(&format!("revision {revision}\n{}", difference.join("\n")));
-        return Ok(ExitCode::SUCCESS);
+        let done = would_publish(&place, revision, difference).await?;
+        return said(&done, arguments.json);
     }
     let change = Change::Publish {
         revision,
@@ -142,12 +142,39 @@ pub(super) async fn run(path: Option<PathBuf>, config: &Config, arguments: Argum
             .map(|first| (first, millis(arguments.healthy))),
     };
     let done = publish(&place, &manifest, &sources, &change, &difference).await?;
-    print(&if arguments.json {
-        json(&done)?
+    said(&done, arguments.json)
+}
+
+fn said(done: &Published, as_json: bool) -> Answer {
+    print(&if as_json {
+        json(done)?
     } else {
-        done.text
+        done.text.clone()
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a publication would come to.
+async fn would_publish(
+    place: &Place,
+    revision: Revision,
+    difference: Vec<String>,
+) -> Result<Published, Failure> {
+    let (_, state) = place.store.bundle_state(&place.bundle).await?;
+    let is_new = state
+        .newest
+        .is_none_or(|newest| newest.revision != revision);
+    let text = if is_new {
+        format!("revision {revision}\n{}", difference.join("\n"))
+    } else {
+        format!("nothing is different: revision {revision} is the newest")
+    };
+    Ok(Published {
+        revision,
+        is_new,
+        difference,
+        text,
+    })
 }
 
 /// What a publication has come to.
