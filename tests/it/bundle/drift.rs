@@ -177,7 +177,7 @@ async fn a_freeze_shows_when_it_ends(scene: Arc<Scene>) {
     }
     ok(scene.config_verb(&["thaw"]).await);
     scene.is_live("newest").await;
-    watched.reaches(FREEZE, 0.0).await;
+    other.reaches(FREEZE, 0.0).await;
     for watched in [watched, other] {
         crate::exec::stop(watched.child).await;
     }
