@@ -253,7 +253,7 @@ pub async fn run(
     worker.first_word().await;
     let intake = worker.look_after("intake", intake::run(Arc::clone(&worker)));
     let settling = worker.look_after("settling", settle::run(Arc::clone(&worker), outcomes));
-    worker.start_loops();
+    let maintenance = worker.start_loops();
     let tools = tools::start(&worker, happened);
     tasks.close();
     let strictness = worker.until_stop(&mut requests).await;
@@ -263,7 +263,10 @@ pub async fn run(
     let exit = worker.drain(strictness, requests, intake).await;
     worker.give_up.cancel();
     let rest = worker.setup.worker.margin.max(Duration::from_millis(200));
-    if tokio::time::timeout(rest, settling).await.is_err() {
+    // Who leads maintenance gives that up, so that nobody has to wait for its end.
+    let maintenance = tokio::time::timeout(rest, maintenance);
+    let (settled, _given_up) = tokio::join!(tokio::time::timeout(rest, settling), maintenance);
+    if settled.is_err() {
         tracing::warn!("the last outcomes could not be written in time");
     }
     surroundings::last_word(&worker).await;
@@ -359,8 +362,8 @@ impl Worker {
         }
     }
 
-    /// Starts all that goes on beside intake and settling.
-    fn start_loops(self: &Arc<Self>) {
+    /// Starts all that goes on beside intake and settling. Returns the loop that may have to give something up at the end.
+    fn start_loops(self: &Arc<Self>) -> JoinHandle<()> {
         self.look_after("lease", keep::lease(Arc::clone(self)));
         self.look_after("lock", keep::lock(Arc::clone(self)));
         self.look_after("surroundings", surroundings::signs(Arc::clone(self)));
@@ -377,7 +380,7 @@ impl Worker {
             self.setup.pod.clone(),
             self.quiet.clone(),
         );
-        self.look_after("maintenance", maintaining);
+        self.look_after("maintenance", maintaining)
     }
 
     /// Runs one of the loops. A worker that has lost one is no worker: it ends, and is started anew.
