@@ -149,7 +149,9 @@ async fn a_freeze_shows_when_it_ends(scene: Arc<Scene>) {
     scene.tells(1);
     let first = scene.publish().await;
     let watched = Watched::start(&scene, "fetch", "e1").await;
-    scene.is_live(&first).await;
+    scene
+        .reports("it begins", |report| report["applied"] == first.as_str())
+        .await;
     watched.reaches(FREEZE, 0.0).await;
     let end = 4_102_444_800.0;
     let freeze = [

@@ -290,7 +290,11 @@ impl Storm {
         .await;
         self.hulls.iter_mut().for_each(Hull::goes_on);
         let promise = self.is_live_on_all().await;
-        assert_eq!(lateness(&self.scene).await, (BTreeSet::new(), 7));
+        // On a busy machine one may be taken for dead for a moment.
+        wait_until("nobody is late, and all are live", LIMIT, async || {
+            lateness(&self.scene).await == (BTreeSet::new(), 7)
+        })
+        .await;
         promise
     }
 
