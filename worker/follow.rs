@@ -214,8 +214,8 @@ impl Following {
         self.bundle.look_every
     }
 
-    /// What the worker starts with: what it is to have, or else the last one that was good here, or else one that was good
-    /// elsewhere. While a bundle is published and none of it can be had, the worker does not start.
+    /// What the worker starts with: what it is to have, or else what all had before that, or else the last one that was good here, or
+    /// else one that was good elsewhere. While a bundle is published and none of it can be had, the worker does not start.
     ///
     /// # Errors
     ///
@@ -254,6 +254,8 @@ impl Following {
         }
         for revision in wanted
             .into_iter()
+            // What all had that could have it: somebody may have been told so.
+            .chain(self.state.settled.clone())
             .chain(last)
             .chain(self.state.good.clone())
         {
@@ -269,7 +271,10 @@ impl Following {
                 }
                 Err(Stop::Refused(error)) => {
                     tracing::error!(%revision, error, "a revision of the bundle cannot be used");
-                    self.refuse(&revision, error).await;
+                    // Of the others nobody asks whether it can have them.
+                    if tried.len() == 1 {
+                        self.refuse(&revision, error).await;
+                    }
                 }
                 Err(Stop::Store(error)) => return Err(error),
             }

@@ -263,16 +263,20 @@ pub async fn run(
     let exit = worker.drain(strictness, requests, intake).await;
     worker.give_up.cancel();
     let rest = worker.setup.worker.margin.max(Duration::from_millis(200));
-    // Who leads maintenance gives that up, so that nobody has to wait for its end.
+    last_writes(rest, settling, maintenance).await;
+    surroundings::last_word(&worker).await;
+    worker.farewell(rest).await;
+    tools::last_word(tools).await;
+    Ok(worker.end(exit))
+}
+
+/// The last outcomes are written; and who leads maintenance gives that up, so that nobody has to wait for its end.
+async fn last_writes(rest: Duration, settling: JoinHandle<()>, maintenance: JoinHandle<()>) {
     let maintenance = tokio::time::timeout(rest, maintenance);
     let (settled, _given_up) = tokio::join!(tokio::time::timeout(rest, settling), maintenance);
     if settled.is_err() {
         tracing::warn!("the last outcomes could not be written in time");
     }
-    surroundings::last_word(&worker).await;
-    worker.farewell(rest).await;
-    tools::last_word(tools).await;
-    Ok(worker.end(exit))
 }
 
 /// What attempts begin with at first.

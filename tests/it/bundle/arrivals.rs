@@ -49,3 +49,34 @@ async fn its_first_word_is_late(scene: Arc<Scene>) {
     assert_eq!(scene.revision_of("one").await, Some(second));
     assert!(scene.told().iter().all(|line| line.number() == 2));
 }
+
+on_both_with!(crate::bundle::FOLLOWS;
+    a_worker_that_comes_back_under_a_bad_revision_has_what_was_live_meanwhile,
+);
+
+async fn a_worker_that_comes_back_under_a_bad_revision_has_what_was_live_meanwhile(
+    scene: Arc<Scene>,
+) {
+    scene.tells(1);
+    let first = scene.publish().await;
+    let there = scene.on("postprocess", "p1", &[]);
+    // It keeps what it fetches where nobody else does.
+    let own = scene.bench.folder.join("own");
+    let own = [("LONGSHORE__BUNDLE__FOLDER", own.to_str().unwrap())];
+    let mut goes = scene.on("fetch", "e1", &own);
+    wait_until("both have it", LIMIT, async || {
+        let (code, told) = scene.wait(&first, "20s").await;
+        code == 0 && told.contains("2 workers")
+    })
+    .await;
+    goes.signal("KILL");
+    goes.wait().await;
+    scene.tells(2);
+    let second = scene.publish().await;
+    scene.is_live(&second).await;
+    scene.tells_nonsense(3);
+    ok(scene.publish_with(&["--unchecked"]).await);
+    there.said("was refused", LIMIT).await;
+    let _back = scene.on("fetch", "e1", &own);
+    assert_eq!(scene.runs("tell", "one").await, Some(second));
+}
