@@ -50,6 +50,9 @@ use decide::Cut;
 pub use health::Health;
 use tools::Tools;
 
+/// A look at what all need may take so long to its end when the worker ends. Longer ones wait for a server that is away.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// What a worker is made of.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -272,7 +275,7 @@ pub async fn run(
 
 /// The last outcomes are written; and who leads maintenance gives that up, so that nobody has to wait for its end.
 async fn last_writes(rest: Duration, settling: JoinHandle<()>, maintenance: JoinHandle<()>) {
-    let maintenance = tokio::time::timeout(rest, maintenance);
+    let maintenance = tokio::time::timeout(rest.min(LAST_LOOK), maintenance);
     let (settled, _given_up) = tokio::join!(tokio::time::timeout(rest, settling), maintenance);
     if settled.is_err() {
         tracing::warn!("the last outcomes could not be written in time");

@@ -263,6 +263,7 @@ plugins = {plugins}
     }
 }
 
+/// A worker of this process that is on the store's list: nobody else may claim.
 pub(crate) async fn joined(store: &Store) -> WorkerId {
     let id = WorkerId::fresh();
     let member = Member {
