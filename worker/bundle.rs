@@ -21,7 +21,8 @@ pub use fleet::{Fleet, Follower, Report, Standing, Verdict};
 pub use quiet::{Quiet, Seen};
 pub use snapshot::{File, Snapshot, SourceError};
 
-/// How many revisions that were live are remembered, for workers that cannot take the newest, and for rollbacks.
+/// How many revisions that were live are remembered, for rollbacks, and how many that all were to have, for workers that cannot take
+/// the newest.
 const GOOD: usize = 16;
 
 /// Whether `text` can be the name of a bundle or a source, which is a folder's too: letters, digits, `-`, `_` and `.`, the last not in
@@ -177,6 +178,9 @@ pub struct State {
     pub newest: Option<Publication>,
     /// What those have who wait for the newest.
     pub settled: Option<Revision>,
+    /// What all were to have before that, the last in front.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Revision>,
     /// Revisions that were live on some worker, those that were live last in front.
     #[serde(default)]
     pub good: Vec<Revision>,
@@ -294,6 +298,11 @@ impl State {
         }
     }
 
+    /// What a worker has that cannot take the revision that it is to have: the first of these that it can take.
+    pub fn before(&self) -> Vec<Revision> {
+        self.settled.iter().chain(&self.earlier).cloned().collect()
+    }
+
     /// Does `verb`, as version `version`. `false`: nothing is different after it.
     ///
     /// # Errors
@@ -370,7 +379,11 @@ impl State {
                 // It may have been live before: what was live last is in front.
                 self.good[..=at].rotate_right(1);
             }
-            self.settled = Some(revision);
+            if self.settled.as_ref() != Some(&revision) {
+                self.earlier.retain(|earlier| *earlier != revision);
+                self.earlier.splice(0..0, self.settled.replace(revision));
+                self.earlier.truncate(GOOD);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! A worker follows its bundle: looks at what it is to have, fetches it beside what it has, checks it, and takes it over.
 //!
 //! Level-triggered: each look compares what is wanted with what is applied, and does the next thing; nothing is remembered of how it
-//! came to that but for how long to wait before a refused revision is tried again. What is refused changes nothing: the worker goes
-//! on with the last good one, which a restart begins with too.
+//! came to that but for how long to wait before a refused revision is tried again. Who cannot take what is wanted has what all were to
+//! have before it, also after a restart: nothing that is refused changes anything.
 //!
-//! Never runs two checks at once, never touches a running attempt, and never restarts a pinned worker.
+//! Never checks a revision twice at once, never touches a running attempt, and never restarts a pinned worker.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -101,7 +101,8 @@ pub struct Following {
     config: Arc<Config>,
     applied: Option<Revision>,
     next: Option<(Revision, Arc<Config>)>,
-    running: Option<JoinHandle<Result<Checked, Refused>>>,
+    /// Checks that have not ended within their time.
+    running: Vec<(Revision, JoinHandle<Result<Checked, Refused>>)>,
     /// A revision that cannot be taken, or not without a restart, is looked at again at that time, and after so long.
     again: Option<(Revision, Instant, Duration)>,
     moving: Option<Seen>,
@@ -195,7 +196,7 @@ impl Following {
             config: Arc::clone(config),
             applied: None,
             next: None,
-            running: None,
+            running: Vec::new(),
             again: None,
             moving: None,
             said: None,
@@ -255,7 +256,7 @@ impl Following {
         for revision in wanted
             .into_iter()
             // What all had that could have it: somebody may have been told so.
-            .chain(self.state.settled.clone())
+            .chain(self.state.before())
             .chain(last)
             .chain(self.state.good.clone())
         {
@@ -343,25 +344,13 @@ impl Following {
             Err(Stop::Refused(error)) => {
                 tracing::error!(revision = %wanted, error, "a revision of the bundle was refused; the last good one stays");
                 self.refuse(&wanted, error).await;
-                return Ok(Look::Same);
+                return self.fall_back(&wanted).await;
             }
             Err(stop @ Stop::Store(_)) => return Err(stop),
         };
         let restart = self.config.restarts(&checked.config, &self.me.pool);
-        if restart.is_empty() {
-            self.lives.retain(|(_, live)| live.strong_count() > 0);
-            self.lives
-                .push((wanted.clone(), Arc::downgrade(&checked.live)));
-            self.next = Some((wanted.clone(), checked.config));
-            self.folder_keeps(&wanted);
-            return Ok(Look::Adopt(checked.live));
-        }
-        if self.me.kind == "elastic" {
-            tracing::info!(revision = %wanted, sections = ?restart, "a revision of the bundle needs a restart; the worker drains");
-            self.folder_keeps(&wanted);
-            self.me.report.restart = restart;
-            self.say(None, true).await;
-            return Ok(Look::Restart);
+        if restart.is_empty() || self.me.kind == "elastic" {
+            return Ok(self.take_over(wanted, checked, restart).await);
         }
         self.later(&wanted);
         self.me.report.refused = None;
@@ -374,6 +363,58 @@ impl Following {
         Ok(Look::Same)
     }
 
+    /// A revision that is found right is what attempts begin with, here or in the next life.
+    async fn take_over(
+        &mut self,
+        revision: Revision,
+        checked: Checked,
+        restart: Vec<String>,
+    ) -> Look {
+        if restart.is_empty() {
+            self.lives.retain(|(_, live)| live.strong_count() > 0);
+            self.lives
+                .push((revision.clone(), Arc::downgrade(&checked.live)));
+            self.next = Some((revision.clone(), checked.config));
+            self.folder_keeps(&revision);
+            return Look::Adopt(checked.live);
+        }
+        tracing::info!(%revision, sections = ?restart, "a revision of the bundle needs a restart; the worker drains");
+        self.folder_keeps(&revision);
+        self.me.report.restart = restart;
+        self.say(None, true).await;
+        Look::Restart
+    }
+
+    /// What is wanted cannot be had: the worker has what all were to have before it. It may have missed that.
+    async fn fall_back(&mut self, refused: &Revision) -> Result<Look, Stop> {
+        for revision in self.state.before() {
+            if revision == *refused {
+                continue;
+            }
+            if self.applied.as_ref() == Some(&revision) {
+                break;
+            }
+            match self.prepare(&revision).await {
+                Ok(checked) => {
+                    let restart = self.config.restarts(&checked.config, &self.me.pool);
+                    if !restart.is_empty() && self.me.kind != "elastic" {
+                        break;
+                    }
+                    return Ok(self.take_over(revision, checked, restart).await);
+                }
+                Err(Stop::Refused(error)) => {
+                    tracing::warn!(%revision, error, "nor can what was wanted before it be used");
+                }
+                Err(stop @ Stop::Store(_)) => {
+                    // The next look begins with this again.
+                    self.again = None;
+                    return Err(stop);
+                }
+            }
+        }
+        Ok(Look::Same)
+    }
+
     /// Attempts begin with what the last look has found.
     pub async fn adopted(&mut self) {
         let Some((revision, config)) = self.next.take() else {
@@ -383,7 +424,9 @@ impl Following {
         self.config = config;
         tracing::info!(%revision, "the bundle is live");
         self.take(revision.clone());
-        self.settled();
+        if self.me.report.desired.as_ref() == Some(&revision) {
+            self.settled();
+        }
         let who = self.me.worker.to_string();
         let note = BundleNote {
             what: "live",

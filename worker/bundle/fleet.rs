@@ -92,7 +92,7 @@ impl Standing {
 pub enum Verdict {
     /// It is live on so many workers, which are all.
     Live(usize),
-    /// Not yet: these have it not.
+    /// Not yet: these have it not, or all have it on trial.
     Waiting(Vec<WorkerId>),
     /// This worker cannot take it.
     Refused(WorkerId, String),
@@ -223,7 +223,9 @@ impl Fleet {
                 && report.desired == report.applied
         };
         let missing: Vec<&Follower> = asked.iter().copied().filter(|one| !has(one)).collect();
-        if missing.is_empty() {
+        let waits = self.state.wait(None, self.now);
+        // What all canaries have is not what all keep yet.
+        if missing.is_empty() && waits.is_none() {
             return Verdict::Live(asked.len());
         }
         let refuses =
@@ -236,7 +238,7 @@ impl Fleet {
         if let (None, Some(freeze)) = (newest, frozen) {
             return Verdict::Frozen(freeze.reason.clone());
         }
-        match self.state.wait(None, self.now) {
+        match waits {
             Some(Wait::Freeze(freeze)) => Verdict::Frozen(freeze.reason),
             Some(Wait::Steps { .. } | Wait::Canary { .. }) | None => {
                 Verdict::Waiting(missing.into_iter().map(|one| one.worker.clone()).collect())

@@ -190,6 +190,24 @@ fn what_was_never_everywhere_is_not_what_the_others_keep() {
     }
 }
 
+#[test]
+fn what_all_were_to_have_is_remembered_in_its_order() {
+    let all = [publish('a'), publish('b'), publish('c'), publish('b')];
+    let before = |verbs: &[Verb]| after(verbs).0.before();
+    assert_eq!(before(&all[..1]), []);
+    assert_eq!(before(&all[..3]), [revision('b'), revision('a')]);
+    assert_eq!(before(&all), [revision('c'), revision('b'), revision('a')]);
+    let more = [
+        &all[..],
+        &[publish('d'), canary('e', First::Count(1)), publish('f')],
+    ]
+    .concat();
+    let those = ['d', 'b', 'c', 'a'].map(revision);
+    assert_eq!(before(&more), those, "each once, and no canary");
+    let many = ('0'..='9').chain('a'..='f').cycle().take(40).map(publish);
+    assert_eq!(before(&many.collect::<Vec<_>>()).len(), 16);
+}
+
 fn follower(name: &str, desired: char, applied: char, version: i64) -> Follower {
     Follower {
         worker: worker(name),
@@ -343,6 +361,18 @@ fn a_canary_is_chosen_looked_after_and_followed() {
     state.apply(&freeze(HOUR), 4, 10_500).unwrap();
     all.state = state;
     assert_eq!(all.canary_step(), None);
+}
+
+#[test]
+fn what_all_have_on_trial_is_not_live() {
+    let chosen = Verb::Choose(BTreeSet::from(["p/w1".to_owned()]));
+    let (mut state, _) = after(&[publish('a'), canary('b', First::Count(1)), chosen]);
+    let verdict = |state: &State| {
+        fleet(state, vec![follower("w1", 'b', 'b', 3)]).verdict(&revision('b'), None)
+    };
+    assert_eq!(verdict(&state), Verdict::Waiting(Vec::new()));
+    state.apply(&Verb::Promote, 4, 10_000).unwrap();
+    assert_eq!(verdict(&state), Verdict::Live(1));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A revision is fetched beside what is there, and checked as a worker would begin with it; nothing runs with it yet.
 //!
-//! Never runs two checks at once, and never waits for one that hangs longer than a check may take.
+//! Never checks a revision twice at once, and never waits for a check that hangs longer than it may take.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::{Checked, Following, Live, Refused, Stop};
 use crate::bundle::Revision;
 use crate::crash;
+
+/// So many checks may hang, each a thread of its own; then there are no others.
+const HANGING: usize = 4;
 
 impl Following {
     /// Runs what reads files, for so long as a check may take.
@@ -83,17 +86,14 @@ impl Following {
 
     async fn check(&mut self, revision: &Revision) -> Result<Checked, Stop> {
         let limit = self.bundle.check_limit;
-        if let Some(running) = self.running.take_if(|running| !running.is_finished()) {
-            self.running = Some(running);
-            return Err(Stop::Refused(
-                "the check before it has not ended yet".into(),
-            ));
+        self.running.retain(|(_, running)| !running.is_finished());
+        if self.running.len() >= HANGING || self.running.iter().any(|(of, _)| of == revision) {
+            return Err(Stop::Refused("a check before it has not ended yet".into()));
         }
         let sources = self.folder.sources(revision);
         let sources =
             sources.ok_or_else(|| Stop::Refused(format!("{revision} is gone from the folder")))?;
-        let (recipe, pool, revision) =
-            (self.recipe.clone(), self.me.pool.clone(), revision.clone());
+        let (recipe, pool, of) = (self.recipe.clone(), self.me.pool.clone(), revision.clone());
         let mut running = tokio::task::spawn_blocking(move || {
             let config = (recipe.load)(&sources).map_err(|problems| {
                 // As whoever published it knows them: by source and path in it.
@@ -104,14 +104,14 @@ impl Following {
                 Refused(told.collect::<Vec<_>>().join("\n"))
             })?;
             let config = Arc::new(config);
-            let live = Arc::new(Live::new(Some(revision), &config, &pool, &*recipe.build)?);
+            let live = Arc::new(Live::new(Some(of), &config, &pool, &*recipe.build)?);
             Ok(Checked { config, live })
         });
         match tokio::time::timeout(limit, &mut running).await {
             Ok(Ok(checked)) => Ok(checked?),
             Ok(Err(panic)) => Err(Stop::Refused(format!("checking it panicked: {panic}"))),
             Err(_) => {
-                self.running = Some(running);
+                self.running.push((revision.clone(), running));
                 Err(Stop::Refused(format!(
                     "the check did not end within check_limit ({limit:?})"
                 )))

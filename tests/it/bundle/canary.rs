@@ -11,6 +11,7 @@ on_both_with!(crate::bundle::FOLLOWS;
     a_killed_pinned_canary_is_replaced_and_apply_now_ends_the_wait,
     what_a_canary_refuses_reaches_nobody_else,
     a_freeze_keeps_a_canary_from_the_rest,
+    what_the_only_worker_has_on_trial_is_not_live,
 );
 
 const FIVE: [(&str, &str); 5] = [
@@ -340,4 +341,20 @@ async fn a_freeze_keeps_a_canary_from_the_rest(scene: Arc<Scene>) {
     ok(scene.config_verb(&["thaw"]).await);
     all_have(&scene, &second, 3).await;
     crew.tells(&scene, &all, 2).await;
+}
+
+async fn what_the_only_worker_has_on_trial_is_not_live(scene: Arc<Scene>) {
+    let first = published(&scene, 1).await;
+    let _crew = Crew::start(&scene, &[("a", "fetch")], &first).await;
+    scene.tells(2);
+    let second = scene.publish_as(&["--first", "1", "--healthy", "1h"]).await;
+    canaries_have(&scene, &second, 1).await;
+    let (code, told) = scene.wait(&second, "300ms").await;
+    assert_eq!(code, 2, "{told}");
+    assert!(
+        told.contains("on all for good") && told.contains("goes first to"),
+        "{told}"
+    );
+    ok(scene.config_verb(&["apply-now"]).await);
+    all_have(&scene, &second, 1).await;
 }

@@ -55,8 +55,6 @@ struct Published {
     revision: String,
     number: u32,
     is_bad: bool,
-    /// Nobody had it before.
-    begun: i64,
 }
 
 struct Storm {
@@ -152,7 +150,7 @@ impl Storm {
 
     /// Something is published, or is not to be. Waits for it in the background.
     async fn publish(&mut self, number: u32) {
-        let (scene, begun) = (Arc::clone(&self.scene), self.scene.bench.clock.now());
+        let scene = Arc::clone(&self.scene);
         scene.tells(number);
         let mut is_bad = false;
         match self.random.below(10) {
@@ -178,11 +176,11 @@ impl Storm {
             6 => drop(scene.config_verb(&["rollback"]).await),
             _ => drop(scene.publish().await),
         }
-        self.note(number, is_bad, begun).await;
+        self.note(number, is_bad).await;
     }
 
     /// Looks at what is the newest now, and promises of it what a waiting person is told.
-    async fn note(&mut self, number: u32, is_bad: bool, begun: i64) {
+    async fn note(&mut self, number: u32, is_bad: bool) {
         let store = &self.scene.bench.store;
         let (_, state) = store.bundle_state("production").await.unwrap();
         let newest = state.newest.unwrap().revision;
@@ -212,7 +210,6 @@ impl Storm {
             revision: revision.clone(),
             number,
             is_bad,
-            begun,
         });
         // A pinned worker that was killed is missed until its heir has taken its place: others are waited for alone, too.
         let pool = (index % 3 > 0).then_some("fetch");
@@ -320,10 +317,9 @@ impl Storm {
     }
 
     async fn publish_good(&mut self, number: u32) {
-        let begun = self.scene.bench.clock.now();
         self.scene.tells(number);
         self.scene.publish().await;
-        self.note(number, false, begun).await;
+        self.note(number, false).await;
     }
 }
 

@@ -179,7 +179,12 @@ pub(super) async fn wait(config: &Config, arguments: Waiting) -> Answer {
             ),
             Verdict::Waiting(missing) if tokio::time::Instant::now() >= deadline => {
                 let names = told(&fleet, &missing);
-                // Some may have what they are to have, since that is not this one yet.
+                // Those named may have what they are to have, since that is not this one yet.
+                let names = if names.is_empty() {
+                    "all for good".to_owned()
+                } else {
+                    names
+                };
                 let held = fleet.state.wait(None, fleet.now);
                 let held = held.map(|wait| format!("; it {}", super::told(&wait)));
                 (

@@ -40,14 +40,6 @@ impl Storm {
         found.unwrap_or_else(|| panic!("nobody has published {revision}"))
     }
 
-    /// When something bad was published next: who begins then has nothing but what was good there.
-    fn next_bad(&self, index: usize) -> i64 {
-        let mut later = self.published[index..].iter();
-        later
-            .find(|one| one.is_bad)
-            .map_or(i64::MAX, |one| one.begun)
-    }
-
     /// Every attempt ran with one whole set that was good, from its beginning to its end.
     fn judge_attempts(&self) -> BTreeMap<(String, String), u32> {
         let mut attempts = BTreeMap::new();
@@ -91,7 +83,7 @@ pub(super) async fn all(mut storm: Storm, mut promises: Vec<Promise>) {
         };
         for promise in promises.iter().filter(is_meant) {
             assert!(
-                index >= promise.index || view.started_at.unwrap() >= storm.next_bad(promise.index),
+                index >= promise.index,
                 "{promise:?} was broken: {view:?}\n{:#?}",
                 storm.published
             );
