@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -27,7 +27,7 @@ mod mounts;
 mod prepare;
 
 pub use fleet::{fleet, gauges};
-use folder::Folder;
+use folder::{Folder, Hold};
 
 /// A worker says that it is there at least this often.
 const SAY: Duration = Duration::from_secs(10);
@@ -47,6 +47,8 @@ pub struct Live {
     pub slots: u32,
     /// How long attempts may run.
     pub kind: PoolKind,
+    /// The files of its revision, which they may read.
+    pub hold: Option<Arc<Hold>>,
 }
 
 type Load = dyn Fn(&Path) -> Result<Config, Vec<Problem>> + Send + Sync;
@@ -109,8 +111,8 @@ pub struct Following {
     said: Option<Instant>,
     /// What is wanted of the bundle, as it was looked at last.
     state: State,
-    /// What attempts may still run with.
-    lives: Vec<(Revision, Weak<Live>)>,
+    /// The files of what the worker began with.
+    _begun: Option<Arc<Hold>>,
 }
 
 impl std::fmt::Debug for Checked {
@@ -154,7 +156,7 @@ impl From<Refused> for Stop {
 impl Live {
     /// What a worker of `pool` runs with under `config`.
     fn new(
-        revision: Option<Revision>,
+        (revision, hold): (Revision, Hold),
         config: &Arc<Config>,
         pool: &str,
         build: &Build,
@@ -163,7 +165,7 @@ impl Live {
         let entry = config.pools.get(pool);
         let entry = entry.ok_or_else(|| Refused(format!("there is no pool {pool:?} in it")))?;
         let terms = Terms {
-            revision,
+            revision: Some(revision),
             features: config.features.clone(),
         };
         Ok(Self {
@@ -172,6 +174,7 @@ impl Live {
             policies: config.tasks.clone(),
             slots: entry.slots,
             kind: entry.kind.clone(),
+            hold: Some(Arc::new(hold)),
         })
     }
 }
@@ -201,7 +204,7 @@ impl Following {
             moving: None,
             said: None,
             state: State::default(),
-            lives: Vec::new(),
+            _begun: None,
         }
     }
 
@@ -264,8 +267,9 @@ impl Following {
                 continue;
             }
             match self.prepare(&revision).await {
-                Ok(Checked { config, .. }) => {
+                Ok(Checked { config, live }) => {
                     self.folder_keeps(&revision);
+                    self._begun.clone_from(&live.hold);
                     self.config = Arc::clone(&config);
                     self.take(revision);
                     return Ok(Some(config));
@@ -371,9 +375,6 @@ impl Following {
         restart: Vec<String>,
     ) -> Look {
         if restart.is_empty() {
-            self.lives.retain(|(_, live)| live.strong_count() > 0);
-            self.lives
-                .push((revision.clone(), Arc::downgrade(&checked.live)));
             self.next = Some((revision.clone(), checked.config));
             self.folder_keeps(&revision);
             return Look::Adopt(checked.live);
@@ -501,13 +502,7 @@ impl Following {
         if let Err(error) = self.folder.set_current(revision) {
             tracing::warn!(%error, "a restart would not begin with this revision of the bundle");
         }
-        let running = self
-            .lives
-            .iter()
-            .filter(|(_, live)| live.strong_count() > 0);
-        let used = running.map(|(revision, _)| revision).chain(&self.applied);
-        let used: BTreeSet<Revision> = used.chain([revision]).cloned().collect();
-        if let Err(error) = self.folder.tidy(&used) {
+        if let Err(error) = self.folder.tidy() {
             tracing::debug!(%error, "old revisions of the bundle could not be taken away");
         }
         crash::point("bundle:kept");

@@ -290,6 +290,8 @@ fn live(setup: &Setup, registry: Registry) -> Live {
         policies: setup.policies.clone(),
         slots: setup.pool.slots,
         kind: setup.pool.kind.clone(),
+        // Whoever follows the bundle holds it.
+        hold: None,
     }
 }
 

@@ -1,13 +1,18 @@
 //! Revisions on disk: each in a folder of its own that is never changed, and a link to the one that was good last.
 //!
-//! A revision is there as a whole or not at all: it is written beside and renamed. Several workers may share a folder.
+//! A revision is there as a whole or not at all: it is written beside and renamed, and who uses it [holds](Hold) it. Several workers may
+//! share a folder.
+//!
+//! Never takes a revision away that somebody may be reading, and never takes one away in parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest as _, Sha256};
 
 use crate::bundle::{Manifest, Revision, Snapshot, hex, is_name};
@@ -19,6 +24,8 @@ const MANIFEST: &str = "manifest.json";
 const SOURCES: &str = "sources";
 /// So many revisions are kept at least.
 const KEPT: usize = 32;
+/// What somebody began to write so long ago and did not end, nobody will.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
 
 /// Where a worker keeps the revisions of one bundle.
 #[derive(Debug, Clone)]
@@ -36,14 +43,22 @@ impl Folder {
         }
     }
 
-    /// The sources of a revision, if it is there.
-    pub(super) fn sources(&self, revision: &Revision) -> Option<PathBuf> {
-        self.find(revision).map(|path| path.join(SOURCES))
-    }
-
-    fn find(&self, revision: &Revision) -> Option<PathBuf> {
-        let path = self.root.join(revision.as_str());
-        path.is_dir().then_some(path)
+    /// A revision, if all that it is made of is there as it was published.
+    pub(super) fn whole(&self, revision: &Revision) -> io::Result<Option<Hold>> {
+        let Some(hold) = Hold::of(self.root.join(revision.as_str()))? else {
+            return Ok(None);
+        };
+        let manifest = fs::read(hold.folder.join(MANIFEST)).ok();
+        let manifest: Option<Manifest> =
+            manifest.and_then(|text| serde_json::from_slice(&text).ok());
+        let is_whole = manifest.is_some_and(|manifest| {
+            let is_same = |(name, wanted): (&String, &String)| {
+                Snapshot::read(&hold.sources().join(name))
+                    .is_ok_and(|found| found.revision() == *wanted)
+            };
+            manifest.revision() == *revision && manifest.sources.iter().all(is_same)
+        });
+        Ok(is_whole.then_some(hold))
     }
 
     /// Writes a revision.
@@ -53,54 +68,41 @@ impl Folder {
         sources: &BTreeMap<String, Snapshot>,
     ) -> io::Result<()> {
         let revision = manifest.revision();
-        if self.find(&revision).is_some() {
+        if self.whole(&revision)?.is_some() {
             return Ok(());
         }
         let path = self.root.join(revision.as_str());
-        let beside = self
-            .root
-            .join(format!(".{revision}.{}", uuid::Uuid::now_v7().simple()));
+        let beside = self.beside(revision.as_str());
         fs::create_dir_all(&beside)?;
         let written = write_all(&beside, manifest, sources);
         crash::point("bundle:written");
-        match written.and_then(|()| fs::rename(&beside, &path)) {
-            Ok(()) => sync(&self.root)?,
-            Err(error) => {
-                // What stays is a hidden folder that nobody reads.
-                let _gone = fs::remove_dir_all(&beside);
-                // Another worker may have been faster.
-                if !path.is_dir() {
-                    return Err(error);
-                }
-            }
-        }
+        let placed = written.and_then(|()| self.place(&beside, &path, &revision));
+        // What is left there is what nobody needs.
+        let _gone = fs::remove_dir_all(&beside);
+        placed?;
         crash::point("bundle:fetched");
         Ok(())
     }
 
-    /// Whether all that a revision is made of is there, as it was published.
-    pub(super) fn is_whole(&self, revision: &Revision) -> bool {
-        let Some(path) = self.find(revision) else {
-            return false;
-        };
-        let manifest = fs::read(path.join(MANIFEST)).ok();
-        let manifest: Option<Manifest> =
-            manifest.and_then(|text| serde_json::from_slice(&text).ok());
-        manifest.is_some_and(|manifest| {
-            let is_same = |(name, wanted): (&String, &String)| {
-                Snapshot::read(&path.join(SOURCES).join(name))
-                    .is_ok_and(|found| found.revision() == *wanted)
-            };
-            manifest.revision() == *revision && manifest.sources.iter().all(is_same)
-        })
+    /// Gives what is written beside its name; what had it and is not what it was stands beside then.
+    fn place(&self, beside: &Path, path: &Path, revision: &Revision) -> io::Result<()> {
+        if let Err(error) = fs::rename(beside, path) {
+            if !path.is_dir() {
+                return Err(error);
+            }
+            // Another worker may have been faster.
+            if self.whole(revision)?.is_some() {
+                return Ok(());
+            }
+            renameat_with(CWD, beside, CWD, path, RenameFlags::EXCHANGE)?;
+        }
+        sync(&self.root)
     }
 
-    /// Takes a revision away that is not what it was.
-    pub(super) fn discard(&self, revision: &Revision) -> io::Result<()> {
-        match self.find(revision) {
-            Some(path) => fs::remove_dir_all(path),
-            None => Ok(()),
-        }
+    /// A name that nobody reads.
+    fn beside(&self, name: &str) -> PathBuf {
+        let unique = uuid::Uuid::now_v7().simple();
+        self.root.join(format!(".{name}.{unique}"))
     }
 
     /// The revision that was good last.
@@ -111,40 +113,83 @@ impl Folder {
 
     /// A restart begins with this one.
     pub(super) fn set_current(&self, revision: &Revision) -> io::Result<()> {
-        let beside = self
-            .root
-            .join(format!(".current.{}", uuid::Uuid::now_v7().simple()));
+        let beside = self.beside("current");
         std::os::unix::fs::symlink(revision.as_str(), &beside)?;
         fs::rename(&beside, &self.current)?;
         sync(&self.root)
     }
 
-    /// Takes old revisions away, but none that somebody may be using.
-    pub(super) fn tidy(&self, used: &BTreeSet<Revision>) -> io::Result<()> {
-        let (mut found, mut kept) = (Vec::new(), used.clone());
+    /// Takes old revisions away that nobody holds and no restart begins with, and what was never ended.
+    pub(super) fn tidy(&self) -> io::Result<()> {
+        let (mut found, mut kept) = (Vec::new(), BTreeSet::new());
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            let name = entry.file_name();
+            let (name, changed) = (entry.file_name(), entry.metadata()?.modified()?);
             let name = name.to_str().unwrap_or_default();
             if let Some(revision) = Revision::parse(name) {
-                found.push((entry.metadata()?.modified()?, revision));
+                found.push((changed, revision));
             } else if name.starts_with("current-")
                 && let Ok(target) = fs::read_link(entry.path())
                 && let Some(revision) = target.to_str().and_then(Revision::parse)
             {
                 kept.insert(revision);
+            } else if name.starts_with('.') && changed.elapsed().is_ok_and(|age| age > LEFT) {
+                let path = entry.path();
+                if path.is_dir() && !path.is_symlink() {
+                    fs::remove_dir_all(path)?;
+                } else {
+                    fs::remove_file(path)?;
+                }
             }
         }
         found.sort();
         let old = found.len().saturating_sub(KEPT);
-        for (_, revision) in found
-            .iter()
-            .take(old)
-            .filter(|(_, one)| !kept.contains(one))
-        {
-            fs::remove_dir_all(self.root.join(revision.as_str()))?;
+        let old = found.into_iter().take(old);
+        for (_, revision) in old.filter(|(_, one)| !kept.contains(one)) {
+            self.remove(&revision)?;
         }
         Ok(())
+    }
+
+    fn remove(&self, revision: &Revision) -> io::Result<()> {
+        let path = self.root.join(revision.as_str());
+        let lock = File::open(&path)?;
+        if lock.try_lock().is_ok() {
+            let beside = self.beside(revision.as_str());
+            fs::rename(path, &beside)?;
+            fs::remove_dir_all(beside)?;
+        }
+        Ok(())
+    }
+}
+
+/// A revision that stays in its folder for as long as this is there, whoever tidies up: a shared lock of its directory.
+#[derive(Debug)]
+pub struct Hold {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Hold {
+    fn of(folder: PathBuf) -> io::Result<Option<Self>> {
+        let lock = match File::open(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        lock.lock_shared()?;
+        // It may have been taken away, or its place, before it was locked.
+        let held = lock.metadata()?;
+        let is_there = fs::metadata(&folder)
+            .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        Ok(is_there.then_some(Self {
+            folder,
+            _lock: lock,
+        }))
+    }
+
+    /// The folder of its sources.
+    pub(super) fn sources(&self) -> PathBuf {
+        self.folder.join(SOURCES)
     }
 }
 
@@ -189,4 +234,115 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::bundle::File as Content;
+
+    fn content(number: usize) -> (Manifest, BTreeMap<String, Snapshot>) {
+        let file = |name: &str| {
+            let content = Content {
+                bytes: format!("# {number} {name}").into_bytes(),
+                executable: false,
+            };
+            (name.to_owned(), content)
+        };
+        let source = Snapshot {
+            files: ["a.toml", "b.toml"].map(file).into(),
+            ..Snapshot::default()
+        };
+        let manifest = Manifest {
+            sources: [("one".to_owned(), source.revision())].into(),
+            undoes: None,
+        };
+        (manifest, [("one".to_owned(), source)].into())
+    }
+
+    fn put(folder: &Folder, number: usize) -> Revision {
+        let (manifest, sources) = content(number);
+        folder.put(&manifest, &sources).unwrap();
+        manifest.revision()
+    }
+
+    /// A folder that goes with the test.
+    struct Scratch(Folder);
+
+    impl Scratch {
+        fn new() -> Self {
+            let name = format!("longshore-{}", uuid::Uuid::now_v7().simple());
+            Self(Folder::new(
+                &std::env::temp_dir().join(name),
+                "bundle",
+                "pool",
+            ))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _gone = fs::remove_dir_all(self.0.root.parent().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_another_has_written_meanwhile_stays_where_it_is() {
+        let scratch = Scratch::new();
+        let folder = &scratch.0;
+        let revision = put(folder, 1);
+        let held = folder.whole(&revision).unwrap().unwrap();
+        let file = held.sources().join("one/a.toml");
+        let before = fs::metadata(&file).unwrap().ino();
+        put(folder, 1);
+        assert_eq!(fs::metadata(&file).unwrap().ino(), before);
+    }
+
+    #[test]
+    fn what_is_mended_is_never_missing() {
+        let scratch = Scratch::new();
+        let folder = &scratch.0;
+        let revision = put(folder, 1);
+        let path = folder.root.join(revision.as_str()).join("sources/one");
+        thread::scope(|scope| {
+            let mending = scope.spawn(|| {
+                for _ in 0..50 {
+                    fs::write(path.join("b.toml"), "wrong").unwrap();
+                    assert!(folder.whole(&revision).unwrap().is_none());
+                    put(folder, 1);
+                    assert!(folder.whole(&revision).unwrap().is_some());
+                }
+            });
+            while !mending.is_finished() {
+                assert_eq!(fs::read(path.join("a.toml")).unwrap(), b"# 1 a.toml");
+            }
+        });
+        assert_eq!(
+            fs::read_dir(&folder.root).unwrap().count(),
+            1,
+            "nothing is left beside"
+        );
+    }
+
+    #[test]
+    fn what_is_held_and_what_a_restart_begins_with_stays() {
+        let scratch = Scratch::new();
+        let folder = &scratch.0;
+        let revisions: Vec<Revision> = (0..KEPT + 4).map(|number| put(folder, number)).collect();
+        for (at, revision) in revisions.iter().enumerate() {
+            let moment = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(at as u64);
+            let file = File::open(folder.root.join(revision.as_str())).unwrap();
+            file.set_modified(moment).unwrap();
+        }
+        folder.set_current(&revisions[1]).unwrap();
+        let held = folder.whole(&revisions[0]).unwrap().unwrap();
+        folder.tidy().unwrap();
+        let there = |at: usize| folder.whole(&revisions[at]).unwrap().is_some();
+        assert_eq!([0, 1, 2, 3, 4].map(there), [true, true, false, false, true]);
+        drop(held);
+        folder.tidy().unwrap();
+        assert_eq!([0, 1, 4].map(there), [false, true, true]);
+    }
 }

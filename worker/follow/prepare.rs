@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::folder::Hold;
 use super::{Checked, Following, Live, Refused, Stop};
 use crate::bundle::Revision;
 use crate::crash;
@@ -30,23 +31,32 @@ impl Following {
 
     /// Fetches a revision if it is not there, and checks it.
     pub(super) async fn prepare(&mut self, revision: &Revision) -> Result<Checked, Stop> {
-        self.fetch(revision).await?;
+        let hold = self.fetch(revision).await?;
         self.me.report.fetched = Some(revision.clone());
-        let checked = self.check(revision).await?;
+        let checked = self.check(revision, hold).await?;
         self.me.report.checked = Some(revision.clone());
         crash::point("bundle:checked");
         Ok(checked)
     }
 
-    async fn fetch(&self, revision: &Revision) -> Result<(), Stop> {
+    /// What is there of a revision, if that is all of it.
+    async fn whole(&self, revision: &Revision) -> Result<Option<Hold>, Stop> {
         let (folder, wanted) = (self.folder.clone(), revision.clone());
-        if self.bounded(move || folder.is_whole(&wanted)).await? {
-            return Ok(());
+        let whole = self.bounded(move || folder.whole(&wanted)).await?;
+        whole.map_err(|error| Stop::Refused(self.unkept(&error)))
+    }
+
+    fn unkept(&self, error: &std::io::Error) -> String {
+        format!(
+            "cannot be kept in {}: {error}",
+            self.bundle.folder.display()
+        )
+    }
+
+    async fn fetch(&self, revision: &Revision) -> Result<Hold, Stop> {
+        if let Some(hold) = self.whole(revision).await? {
+            return Ok(hold);
         }
-        let (folder, wanted) = (self.folder.clone(), revision.clone());
-        self.bounded(move || folder.discard(&wanted))
-            .await?
-            .map_err(Refused::from)?;
         let manifest = self
             .store
             .bundle_manifest(&self.bundle.name, revision)
@@ -76,25 +86,20 @@ impl Following {
         let put = self
             .bounded(move || folder.put(&manifest, &sources))
             .await?;
-        put.map_err(|error| {
-            Stop::Refused(format!(
-                "cannot be kept in {}: {error}",
-                self.bundle.folder.display()
-            ))
-        })
+        put.map_err(|error| Stop::Refused(self.unkept(&error)))?;
+        let hold = self.whole(revision).await?;
+        hold.ok_or_else(|| Stop::Refused(format!("{revision} is gone from the folder")))
     }
 
-    async fn check(&mut self, revision: &Revision) -> Result<Checked, Stop> {
+    async fn check(&mut self, revision: &Revision, hold: Hold) -> Result<Checked, Stop> {
         let limit = self.bundle.check_limit;
         self.running.retain(|(_, running)| !running.is_finished());
         if self.running.len() >= HANGING || self.running.iter().any(|(of, _)| of == revision) {
             return Err(Stop::Refused("a check before it has not ended yet".into()));
         }
-        let sources = self.folder.sources(revision);
-        let sources =
-            sources.ok_or_else(|| Stop::Refused(format!("{revision} is gone from the folder")))?;
         let (recipe, pool, of) = (self.recipe.clone(), self.me.pool.clone(), revision.clone());
         let mut running = tokio::task::spawn_blocking(move || {
+            let sources = hold.sources();
             let config = (recipe.load)(&sources).map_err(|problems| {
                 // As whoever published it knows them: by source and path in it.
                 let base = format!("{}/", sources.display());
@@ -104,7 +109,7 @@ impl Following {
                 Refused(told.collect::<Vec<_>>().join("\n"))
             })?;
             let config = Arc::new(config);
-            let live = Arc::new(Live::new(Some(of), &config, &pool, &*recipe.build)?);
+            let live = Arc::new(Live::new((of, hold), &config, &pool, &*recipe.build)?);
             Ok(Checked { config, live })
         });
         match tokio::time::timeout(limit, &mut running).await {

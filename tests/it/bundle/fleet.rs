@@ -107,7 +107,8 @@ impl Hull {
         let (store, mut random) = (self.store(), Random::new(seed));
         let mut config = (*self.sea.base).clone();
         let bundle = config.bundle.as_mut().unwrap();
-        bundle.folder = bundle.folder.join(self.number.to_string());
+        // Four share one each.
+        bundle.folder = bundle.folder.join((self.number % 5).to_string());
         let bundle = bundle.clone();
         let life = self.sea.lives.fetch_add(1, Ordering::Relaxed);
         let me = Follower {
@@ -134,6 +135,7 @@ impl Hull {
             policies: begun.tasks.clone(),
             slots: 1,
             kind: longshore::config::PoolKind::Pinned,
+            hold: None,
         });
         following.first_word().await;
         while !self.sea.over.load(Ordering::Relaxed) {
