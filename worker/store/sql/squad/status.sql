@@ -12,13 +12,15 @@ with due as (
   cross join lateral (select cast(part as double precision) as value, at from unnest(string_to_array(c.measurements, ',')) with ordinality u(part, at)) v
   group by grouping sets ((due.testrun, c.suite_id), (due.testrun))
 ), shown as (
-  select testrun, null as suite_id from due union select testrun, suite_id from tests union select testrun, suite_id from metrics
+  select testrun, suite_id, sum(pass) as pass, sum(fail) as fail, sum(skip) as skip, sum(xfail) as xfail, sum(measured) as measured, max(mean) as mean from (
+    select testrun, suite_id, pass, fail, skip, xfail, 0 as measured, 0 as mean from tests
+    union all select testrun, suite_id, 0, 0, 0, 0, measured, mean from metrics
+    union all select testrun, null, 0, 0, 0, 0, 0, 0 from due
+  ) of_all group by testrun, suite_id
 )
 insert into public.core_status (tests_pass, tests_fail, metrics_summary, suite_id, test_run_id, tests_skip, suite_version_id, has_metrics, tests_xfail)
-select coalesce(tests.pass, 0), coalesce(tests.fail, 0), coalesce(metrics.mean, 0), shown.suite_id, due.testrun, coalesce(tests.skip, 0),
+select shown.pass, shown.fail, shown.mean, shown.suite_id, due.testrun, shown.skip,
   (select v.id from public.core_suite u join public.core_suiteversion v on v.suite_id = u.id
    where u.id = shown.suite_id and jsonb_typeof(due.versions) = 'object' and v.version = due.versions->>u.slug),
-  coalesce(metrics.measured, 0) > 0 or shown.suite_id is null, coalesce(tests.xfail, 0)
+  shown.measured > 0 or shown.suite_id is null, shown.xfail
 from due join shown on shown.testrun = due.testrun
-left join tests on tests.testrun = shown.testrun and coalesce(tests.suite_id, 0) = coalesce(shown.suite_id, 0)
-left join metrics on metrics.testrun = shown.testrun and coalesce(metrics.suite_id, 0) = coalesce(shown.suite_id, 0)
