@@ -20,8 +20,10 @@ COUNTED = """
 """
 
 
-@pytest.mark.parametrize("keys", ["checked", "held", "held beside a trigger"])
-def test_two_large_results_of_the_same_suites_at_once(site, quiet_lava, keys):
+@pytest.mark.parametrize(
+    "keys, crash", [("checked", None), ("held", "squad_names:before#2"), ("held beside a trigger", "squad_names:after#2")]
+)
+def test_two_large_results_of_the_same_suites_at_once(site, quiet_lava, keys, crash):
     config = configuration(site, slots=2, keys=keys.split()[0])
     migrate(site, config)
     if keys.endswith("trigger"):
@@ -33,6 +35,11 @@ def test_two_large_results_of_the_same_suites_at_once(site, quiet_lava, keys):
     for board in ("one", "two"):
         job, columns = tradefed_job(archive)
         site.fetch(site.testjob(build, backend, quiet_lava.add(job), board, **columns))
+    if crash:
+        doomed = Longshore(site, "postprocess", config, LONGSHORE_CRASH_AT=crash)
+        fetching = Longshore(site, "fetch", config).wait_ready()
+        assert doomed.process.wait(120) == -6
+        fetching.stop()
     workers = [Longshore(site, pool, config).wait_ready() for pool in ("fetch", "postprocess")]
     rest = site.worker(*REST)
     ended = "select 1 where (select count(*) from ci_testjob where fetched and job_status = 'Complete') = 2"

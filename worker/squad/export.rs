@@ -1,6 +1,7 @@
 //! What a part brings into SQUAD: its files before, and the statements of the transaction that shows everything.
 
 use bytes::Bytes;
+use futures::stream::{self, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
 use super::Squad;
@@ -284,14 +285,25 @@ impl Squad {
     pub(super) async fn names(&self, context: &Context, progress: &Progress) -> anyhow::Result<()> {
         /// Fewer are not worth a commit of their own.
         const STEP: i64 = 20_000;
-        let (mut after, rows) = (0, progress.rows());
-        while rows > STEP && after < rows {
-            let upto = after + STEP;
+        /// Steps under way at once: PostgreSQL does each on one processor.
+        const BESIDE: usize = 2;
+        let (run, rows, store) = (progress.run, progress.rows(), context.store());
+        let mut after = 0;
+        let ahead = std::iter::from_fn(|| {
+            let step = after;
+            after += STEP;
+            (rows > STEP && step < rows).then_some(Ok::<i64, Stop>(step))
+        });
+        let write = |after| async move {
             context
-                .write(context.store().squad_names(progress.run, after, upto)?)
+                .patiently(|| store.squad_names(run, after, after + STEP))
                 .await?;
-            after = upto;
-        }
+            // Who has lost the task goes no further, and whoever watches sees that it moves.
+            context.write(Vec::new()).await
+        };
+        stream::iter(ahead)
+            .try_for_each_concurrent(BESIDE, write)
+            .await?;
         Ok(())
     }
 

@@ -294,17 +294,19 @@ impl Store {
         Op::new(sql!("squad/file_length"), &rows)
     }
 
-    /// Makes the names of the tests in rows `after` to `upto` of a run known to SQUAD, ahead of the tests themselves.
+    /// Makes the names of the tests in rows `after` to `upto` of a run known to SQUAD, ahead of the tests themselves. A name without
+    /// a test shows nowhere: no lease is asked for.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Value`] if a value cannot be written as JSON.
-    pub fn squad_names(&self, run: i64, after: i64, upto: i64) -> Result<Vec<Op>, StoreError> {
+    /// As any verb.
+    pub async fn squad_names(&self, run: i64, after: i64, upto: i64) -> Result<(), StoreError> {
         let row = json!({ "run": run, "after": after, "upto": upto });
-        Ok(vec![
+        let ops = vec![
             Op::one(sql!("squad/names_plan"), &row)?,
             Op::one(sql!("squad/names_ahead"), &row)?,
-        ])
+        ];
+        self.command("squad_names", ops).await.map(drop)
     }
 
     /// Shows a test job in SQUAD, as the last parts of the command that publishes a part: everything at once if it was
@@ -363,6 +365,9 @@ impl Store {
             let rows = std::slice::from_ref(&row);
             let rows = if extent.has(step) { rows } else { &[] };
             ops.push(Op::new(step, rows)?.if_any());
+        }
+        if extent.many {
+            ops.push(Op::one(sql!("squad/checks_planned"), &row)?);
         }
         ops.push(announcement(testjob, generation, messages)?);
         Ok(ops)
