@@ -1,7 +1,12 @@
 //! What a part brings into SQUAD: its files before, and the statements of the transaction that shows everything.
 
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{self, TryStreamExt as _};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Squad;
@@ -25,6 +30,9 @@ const DEFINITION: &str = "definition.yaml";
 
 /// What SQUAD's storage takes a file without an ending for.
 const UNTYPED: &str = "application/octet-stream";
+
+/// The names of so many rows are made known by one statement; fewer are not worth a commit of their own.
+const NAMES: i64 = 20_000;
 
 /// A run whose rows are staged.
 #[derive(Debug, Clone, Copy)]
@@ -281,22 +289,74 @@ impl Squad {
         Ok(Writing::end_all(all).await?)
     }
 
-    /// Makes the names of many tests known ahead, in steps, so that the transaction that shows them stays short.
-    pub(super) async fn names(&self, context: &Context, progress: &Progress) -> anyhow::Result<()> {
-        /// Fewer are not worth a commit of their own.
-        const STEP: i64 = 20_000;
+    /// Does `staging`, and makes the names of many tests known meanwhile, as they are staged. Answers also how many rows that
+    /// was done for.
+    pub(super) async fn naming<T>(
+        &self,
+        context: &Context,
+        run: i64,
+        staging: impl Future<Output = anyhow::Result<T>>,
+    ) -> (anyhow::Result<T>, i64) {
+        /// Between two looks at how far staging is.
+        const LOOK: Duration = Duration::from_millis(250);
+        #[derive(Deserialize)]
+        struct Saved {
+            rows: i64,
+        }
+        let (named, store) = (AtomicI64::new(0), context.store());
+        let follow = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let saved =
+                    context.patiently(|| store.checkpoint_of(context.task(), context.epoch()));
+                let saved = saved
+                    .await?
+                    .and_then(|saved| Saved::deserialize(saved).ok());
+                let rows = saved.map_or(0, |saved| saved.rows);
+                let mut after = named.load(Ordering::Relaxed);
+                if rows < after {
+                    // It was staged anew.
+                    after = 0;
+                }
+                while rows - after >= NAMES {
+                    context
+                        .patiently(|| store.squad_names(run, after, after + NAMES))
+                        .await?;
+                    after += NAMES;
+                    named.store(after, Ordering::Relaxed);
+                }
+            }
+        };
+        let staged = tokio::select! {
+            biased;
+            staged = staging => staged,
+            lost = follow => {
+                let lost: Result<Infallible, Stop> = lost;
+                lost.map(|never| match never {}).map_err(Into::into)
+            }
+        };
+        (staged, named.into_inner())
+    }
+
+    /// Makes the names of many tests known after the first `named` rows, in steps, so that the transaction that shows them stays short.
+    pub(super) async fn names(
+        &self,
+        context: &Context,
+        progress: &Progress,
+        named: i64,
+    ) -> anyhow::Result<()> {
         /// Steps under way at once: PostgreSQL does each on one processor.
         const BESIDE: usize = 2;
         let (run, rows, store) = (progress.run, progress.rows(), context.store());
-        let mut after = 0;
+        let mut after = if named <= rows { named } else { 0 };
         let ahead = std::iter::from_fn(|| {
             let step = after;
-            after += STEP;
-            (rows > STEP && step < rows).then_some(Ok::<i64, Stop>(step))
+            after += NAMES;
+            (rows > NAMES && step < rows).then_some(Ok::<i64, Stop>(step))
         });
         let write = |after| async move {
             context
-                .patiently(|| store.squad_names(run, after, after + STEP))
+                .patiently(|| store.squad_names(run, after, after + NAMES))
                 .await?;
             // Who has lost the task goes no further, and whoever watches sees that it moves.
             context.write(Vec::new()).await

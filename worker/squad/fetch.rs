@@ -211,11 +211,11 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
     let (every, limit) = (config.worker.checkpoint_every, config.limits.results);
     let results = matches!(work.mode, Mode::Fetch { .. });
     let place = (progress.run, progress.testjob, progress.generation);
-    let staged = stage(context, progress, every, limit, |sink| {
+    let staging = stage(context, progress, every, limit, |sink| {
         let (backend, settings, id) = (Arc::clone(&backend), settings.clone(), work.job_id.clone());
         async move { collect(&*backend, &id, &settings, sink, results).await }
-    })
-    .await;
+    });
+    let (staged, named) = squad.naming(context, place.0, staging).await;
     let (answer, rest, counts, progress) = match staged {
         Ok(Staged::All {
             answer,
@@ -236,7 +236,7 @@ async fn run(mut work: Work, task: &Task) -> anyhow::Result<Outcome> {
             return Ok(Outcome::done(json!({ "the backend says": state })));
         }
     };
-    let rows = kept(squad, context, &progress, rest).await?;
+    let rows = kept(squad, context, &progress, (rest, named)).await?;
     work.publish(place, testrun, summary, (counts, rows)).await
 }
 
@@ -245,7 +245,7 @@ async fn kept(
     squad: &Squad,
     context: &Context,
     progress: &Progress,
-    rest: Rest,
+    (rest, named): (Rest, i64),
 ) -> anyhow::Result<Rows> {
     if rest.is_all_and_few() && !has_attachments(&rest) {
         return Ok(Rows::Here(rest));
@@ -253,7 +253,7 @@ async fn kept(
     context
         .save_with(progress, rest.ops(context.store())?)
         .await?;
-    squad.names(context, progress).await?;
+    squad.names(context, progress, named).await?;
     Ok(Rows::Stored)
 }
 

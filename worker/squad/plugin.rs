@@ -107,11 +107,12 @@ pub(super) async fn run(
         None if unclean => Progress::over(run, testjob, generation),
         None => Progress::new(run, testjob, generation),
     };
-    let found = staged(&squad, &order, &job, &context, progress).await;
+    let staging = staged(&squad, &order, &job, &context, progress);
+    let (found, named) = squad.naming(&context, run, staging).await;
     let (mut with, counts) = match found {
         Ok(Some((progress, rest, counts))) => {
             context.save_with(&progress, rest).await?;
-            squad.names(&context, &progress).await?;
+            squad.names(&context, &progress, named).await?;
             let files = squad
                 .attachments(&context, run, staged_files(&context, run).await?)
                 .await?;

@@ -20,4 +20,4 @@ with due as (
 insert into public.core_suitemetadata (kind, suite, name)
 select n.kind, n.suite, n.name from names n
 order by n.kind, n.suite, n.name
-on conflict do nothing
+on conflict (kind, suite, name) do nothing

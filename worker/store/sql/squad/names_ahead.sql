@@ -14,4 +14,4 @@ insert into public.core_suitemetadata (kind, suite, name)
 select 'test', n.suite, n.name from staged n
 where not exists (select 1 from known k where k.suite = n.suite and k.name = n.name)
 order by n.suite, n.name
-on conflict do nothing
+on conflict (kind, suite, name) do nothing
