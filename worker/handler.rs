@@ -441,6 +441,11 @@ impl Context {
         }
     }
 
+    /// Whether anything of this attempt was made durable within the last `time`.
+    pub(crate) fn saved_within(&self, time: Duration) -> bool {
+        self.0.pulse.unsaved_for() <= time
+    }
+
     /// Writes with the store's verbs, under this attempt's lease, and leaves the checkpoint as it is.
     ///
     /// # Errors

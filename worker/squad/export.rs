@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream::{self, TryStreamExt as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::Squad;
 use super::files::Writing;
@@ -305,8 +306,14 @@ impl Squad {
         }
         let (named, store) = (AtomicI64::new(0), context.store());
         let follow = async {
+            let mut looked = Instant::now();
             loop {
                 tokio::time::sleep(LOOK).await;
+                let passed = looked.elapsed();
+                looked = Instant::now();
+                if !context.saved_within(passed) {
+                    continue;
+                }
                 let saved =
                     context.patiently(|| store.checkpoint_of(context.task(), context.epoch()));
                 let saved = saved
