@@ -124,8 +124,12 @@ impl Folder {
         let (mut found, mut kept) = (Vec::new(), BTreeSet::new());
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            let (name, changed) = (entry.file_name(), entry.metadata()?.modified()?);
+            let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
+            let Ok(changed) = entry.metadata().and_then(|entry| entry.modified()) else {
+                // Another worker, which shares the folder, has just taken it away.
+                continue;
+            };
             if let Some(revision) = Revision::parse(name) {
                 found.push((changed, revision));
             } else if name.starts_with("current-")
@@ -135,11 +139,7 @@ impl Folder {
                 kept.insert(revision);
             } else if name.starts_with('.') && changed.elapsed().is_ok_and(|age| age > LEFT) {
                 let path = entry.path();
-                if path.is_dir() && !path.is_symlink() {
-                    fs::remove_dir_all(path)?;
-                } else {
-                    fs::remove_file(path)?;
-                }
+                let _gone = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(path));
             }
         }
         found.sort();
@@ -153,8 +153,10 @@ impl Folder {
 
     fn remove(&self, revision: &Revision) -> io::Result<()> {
         let path = self.root.join(revision.as_str());
-        let lock = File::open(&path)?;
-        if lock.try_lock().is_ok() {
+        let Some(lock) = opened(&path)? else {
+            return Ok(());
+        };
+        if lock.try_lock().is_ok() && is_at(&lock, &path)? {
             let beside = self.beside(revision.as_str());
             fs::rename(path, &beside)?;
             fs::remove_dir_all(beside)?;
@@ -172,16 +174,11 @@ pub struct Hold {
 
 impl Hold {
     fn of(folder: PathBuf) -> io::Result<Option<Self>> {
-        let lock = match File::open(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
+        let Some(lock) = opened(&folder)? else {
+            return Ok(None);
         };
         lock.lock_shared()?;
-        // It may have been taken away, or its place, before it was locked.
-        let held = lock.metadata()?;
-        let is_there = fs::metadata(&folder)
-            .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
-        Ok(is_there.then_some(Self {
+        Ok(is_at(&lock, &folder)?.then_some(Self {
             folder,
             _lock: lock,
         }))
@@ -191,6 +188,20 @@ impl Hold {
     pub(super) fn sources(&self) -> PathBuf {
         self.folder.join(SOURCES)
     }
+}
+
+/// A directory, to be locked; `None`: there is none.
+fn opened(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Whether what was locked stands there still: it may have been taken away, or changed its place, before it was.
+fn is_at(lock: &File, path: &Path) -> io::Result<bool> {
+    let held = lock.metadata()?;
+    Ok(fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())))
 }
 
 /// A pool's name as a part of a file's, which it cannot be as it is if it has a `/`.
@@ -238,6 +249,7 @@ fn sync(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     use super::*;
@@ -324,6 +336,30 @@ mod tests {
             1,
             "nothing is left beside"
         );
+    }
+
+    #[test]
+    fn workers_that_share_a_folder_tidy_up_beside_one_another() {
+        let scratch = Scratch::new();
+        let folder = &scratch.0;
+        put(folder, 0);
+        let over = AtomicBool::new(false);
+        let written = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        folder.tidy().unwrap();
+                    }
+                });
+            }
+            let mut all = (1..200).map(content);
+            let written = all.try_for_each(|(manifest, sources)| folder.put(&manifest, &sources));
+            over.store(true, Ordering::Relaxed);
+            written
+        });
+        written.unwrap();
+        folder.tidy().unwrap();
+        assert_eq!(fs::read_dir(&folder.root).unwrap().count(), KEPT);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 -- The environment, and the names of suites, tests and metrics that SQUAD has not met yet. In order, so that two that
--- bring the same names wait for one another in one direction. Known ones are left out first: of many, most were made known ahead. Uses runs_testjob_generation_part_key, staged_tests_pkey, staged_metrics_pkey.
+-- bring the same names wait for one another in one direction. Known ones are left out first: of many, most were made known ahead.
+-- Uses runs_testjob_generation_part_key, staged_tests_pkey, staged_metrics_pkey.
 with due as (
   select x.testjob, x.generation, t.target_id, coalesce(x.environment, t.environment) as environment, x.completed from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
 ), parts as (
