@@ -99,9 +99,17 @@ class Vhost:
         return answer.json() if answer.content else None
 
     def take(self, queue):
-        """Takes the messages that are ready in `queue`, oldest first: each with `properties` and a base64 `payload`."""
+        """Takes the messages that are ready in `queue`, oldest first: each with `properties` and a base64 `payload`.
+
+        A queue that nobody has declared yet, as Longshore does with the first message that it publishes, has none.
+        """
         body = {"count": 1000, "ackmode": "ack_requeue_false", "encoding": "base64"}
-        return self.api("POST", f"queues/{self.name}/{queue}/get", body)
+        try:
+            return self.api("POST", f"queues/{self.name}/{queue}/get", body)
+        except requests.HTTPError as error:
+            if error.response.status_code == requests.codes.not_found:
+                return []
+            raise
 
     def drop(self):
         self.api("DELETE", f"vhosts/{self.name}")
