@@ -81,6 +81,13 @@ pub enum Outcome {
     },
     /// It is over and nobody is to be told: no result, no callbacks (Celery's `Ignore`).
     Ignored,
+    /// Others take it over: who waits for it, and what follows from it, is theirs too.
+    PassedOn {
+        /// Their queue.
+        queue: String,
+        /// What puts its message there.
+        with: Op,
+    },
     /// Drain asked, and the last saved checkpoint is where to go on: at once, on another worker. Burns no attempt.
     HandOff,
 }

@@ -34,6 +34,8 @@ const DOUBT: Duration = Duration::from_millis(900);
 const STEADY: Duration = Duration::from_secs(3);
 /// After this long a task that could run and that nobody claimed is announced again.
 const RING_AGAIN: Duration = Duration::from_secs(30 * 60);
+/// The most of a look that goes to what was staged for SQUAD, of which there may be much after an upgrade: well below [`LEASE`].
+const SWEEPING: Duration = Duration::from_secs(2);
 
 /// What the leader needs to know.
 #[derive(Debug, Clone)]
@@ -314,6 +316,8 @@ impl Leader {
             .await;
         while self.store.sweep(fence, self.rules.finished_tasks).await? > 0 {}
         while self.store.sweep_runs().await? > 0 {}
+        let begun = Instant::now();
+        while begun.elapsed() < SWEEPING && self.store.sweep_shown().await? {}
         while self
             .store
             .sweep_abandoned(self.rules.abandoned_runs)

@@ -49,6 +49,8 @@ const POSTPROCESS_TESTRUN: &str = "squad.core.tasks.postprocess_test_run";
 const SUBMIT: &str = "squad.ci.tasks.submit";
 /// SQUAD's task that writes to the administrators of a project.
 const MAIL: &str = "squad.ci.tasks.send_testjob_resubmit_admin_email";
+/// SQUAD's word for a test job that is being collected or post-processed.
+const FETCHING: &str = "Fetching";
 /// What else stands on its queues and only Python can do: parts of a chord that Python began, the end of a test job.
 const PYTHON: [&str; 3] = [
     "tradefed.tasks.create_testcase_tests",
@@ -233,10 +235,9 @@ pub fn register(registry: &mut Registry, squad: &Arc<Squad>) {
 fn pass_on(squad: &Squad, task: &Task, context: &Context) -> anyhow::Result<Outcome> {
     let mut other = task.clone().for_celery();
     other.queue.clone_from(&squad.config.squad.python_queue);
-    Ok(Outcome::Publish {
-        result: serde_json::json!({ "passed on to": other.queue }),
-        with: vec![context.store().post(&[other])?],
-        follow: Vec::new(),
+    Ok(Outcome::PassedOn {
+        queue: other.queue.clone(),
+        with: context.store().post(&[other])?,
     })
 }
 

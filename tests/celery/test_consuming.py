@@ -2,6 +2,8 @@
 
 import datetime
 
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from conftest import LIMIT, wait_for
 from kombu import Connection, Queue
 
@@ -54,12 +56,22 @@ def test_larger_priorities_come_first(longshore, app, vhost):
 
 
 def test_a_soft_limit_asks_the_handler_to_come_to_an_end(longshore, app):
+    longshore.configure(old="attempts = 2", new="attempts = 99")
     longshore.worker()
     begun, go = longshore.folder / "begun", longshore.folder / "go"
     result = app.send_task("wait", (str(begun), str(go)), {"obeys": True}, soft_time_limit=0.3)
     wait_for("a handler that was asked", lambda: begun.exists() and "draining" in begun.read_text())
     go.touch()
     assert result.get(timeout=LIMIT) == "went on"
+
+
+def test_what_is_never_done_at_its_soft_limit_fails(longshore, app):
+    longshore.worker()
+    begun, go = longshore.folder / "begun", longshore.folder / "never"
+    result = app.send_task("wait", (str(begun), str(go)), {"obeys": True}, soft_time_limit=0.3)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(timeout=LIMIT)
+    assert begun.read_text().count("begun") == 2, "as many as its attempts"
 
 
 def test_a_retry_counts_up_for_whoever_reads_the_message(longshore, app):

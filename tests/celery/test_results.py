@@ -134,6 +134,20 @@ def test_a_task_that_runs_and_is_tried_again_says_so_in_the_tables(longshore, ta
     assert tables.AsyncResult(failed.id).state == "REVOKED"
 
 
+def test_a_task_that_is_canceled_while_its_worker_hands_it_off_says_so(longshore, each):
+    """The commit that would have it run again ends it, and no attempt is left to say so."""
+    worker = longshore.worker()
+    begun, go = longshore.folder / "begun", longshore.folder / "go"
+    sent = each.send_task("wait", (str(begun), str(go)), {"obeys": True})
+    wait_for("a handler that runs", begun.exists)
+    longshore.database.query("update longshore.tasks set cancel = 1 where id = %s", sent.id)
+    worker.stop()
+    assert longshore.state(sent.id) == "canceled"
+    longshore.worker()
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=LIMIT)
+
+
 def test_a_task_whose_result_is_ignored_says_nothing_of_its_start(longshore, tables):
     prepare(longshore, tables, "off")
     longshore.worker()

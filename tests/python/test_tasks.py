@@ -98,6 +98,18 @@ def test_ignore_and_reject(shop):
     assert shop.ended("rejected", "dead")["reason"].startswith("Reject: spoiled")
 
 
+def test_a_task_that_would_be_replaced_fails_and_says_why(shop):
+    """Its substitute would be dropped as a repetition of it."""
+    shop.enqueue("shop.replaced", "replaced")
+    task = shop.ended("replaced", "dead")
+    assert task["failures"] == 1 and task["reason"].startswith("NotImplementedError: Task.replace()")
+
+
+def test_a_task_that_is_replaced_where_it_is_called_is_celerys(shop):
+    shop.enqueue("shop.replaced_within", "within")
+    assert shop.result("within") == 3
+
+
 def test_a_soft_time_limit_is_told_to_the_task(shop):
     shop.enqueue("shop.patient", "patient")
     assert shop.result("patient") == "told in time"

@@ -1,6 +1,6 @@
 """What happens in test labs, as data: test jobs of a LAVA server, and the SQUAD projects that they are for.
 
-`run` puts scenarios through an engine and returns what SQUAD has of each afterwards.
+`run` puts scenarios through an engine and returns what SQUAD has of each afterwards; `outcome_of` all of them.
 """
 
 import dataclasses
@@ -9,10 +9,10 @@ import time
 import yaml
 
 import cts
-from dump import dump
+from dump import api, dump, pages
 from engines import ENGINES, settle
-from installation import NOTIFICATION
-from lava import Case, Job, log_of
+from installation import NOTIFICATION, Installation
+from lava import Case, Job, Lava, log_of
 from services import LIMIT
 
 
@@ -304,6 +304,23 @@ def run(engine, site, lava, all_scenarios, look=dump):
     for scenario in all_scenarios:
         outcomes[scenario.name] = look(site, scenario.build)
     return outcomes
+
+
+def outcome_of(engine, template, folder):
+    """Puts all scenarios through an engine beside a SQUAD and a LAVA of their own."""
+    site, lava = Installation(template, folder), Lava()
+    try:
+        look = {"tables": dump, "api": api, "pages": pages}
+        return run(
+            engine,
+            site,
+            lava,
+            scenarios(lava),
+            lambda site, build: {name: read(site, build) for name, read in look.items()},
+        )
+    finally:
+        site.close()
+        lava.close()
 
 
 def prepare(site, lava, scenario):

@@ -3,8 +3,7 @@
 import pytest
 
 from dump import but_for_defects, differences
-from scenarios import LOSSY, NAMES
-from test_oracle import outcome_of, truth  # noqa: F401
+from scenarios import LOSSY, NAMES, outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +14,7 @@ def hosted(template, tmp_path_factory):
 
 @pytest.mark.parametrize("view", ["tables", "api", "pages"])
 @pytest.mark.parametrize("scenario", [name for name in NAMES if name not in LOSSY])
-def test_the_same_as_in_squads_workers(truth, hosted, scenario, view):  # noqa: F811
+def test_the_same_as_in_squads_workers(truth, hosted, scenario, view):
     ours, theirs = (but_for_defects(seen[scenario][view]) for seen in (hosted, truth))
     assert differences(ours, theirs) == []
     # in which order pages list what came at once is a matter of moments

@@ -8,33 +8,8 @@ SQUAD also shows that the comparison itself does not hang on a run's ids, ports 
 import pytest
 
 from deliberate import unexpected
-from dump import api, but_for_defects, differences, dump, pages
-from installation import Installation
-from lava import Lava
-from scenarios import CTS, LOSSY, NAMES, run, scenarios
-
-
-def outcome_of(engine, template, folder):
-    """Puts all scenarios through an engine beside a SQUAD and a LAVA of their own."""
-    site, lava = Installation(template, folder), Lava()
-    try:
-        look = {"tables": dump, "api": api, "pages": pages}
-        return run(
-            engine,
-            site,
-            lava,
-            scenarios(lava),
-            lambda site, build: {name: read(site, build) for name, read in look.items()},
-        )
-    finally:
-        site.close()
-        lava.close()
-
-
-@pytest.fixture(scope="module")
-def truth(template, tmp_path_factory):
-    """What SQUAD's own workers leave, of each scenario."""
-    return outcome_of("squad", template, tmp_path_factory.mktemp("truth") / "squad")
+from dump import but_for_defects, differences
+from scenarios import CTS, LOSSY, NAMES, outcome_of
 
 
 @pytest.fixture(scope="module", params=["squad", "longshore"], ids="by_{}".format)

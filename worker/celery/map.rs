@@ -91,6 +91,13 @@ async fn run(
                 checkpoint: _,
                 message: _,
             } => return Ok(Outcome::Later { after, reason }),
+            Outcome::PassedOn {
+                queue: _,
+                with: its,
+            } => {
+                results.push(Value::Null);
+                with.push(its);
+            }
             other @ (Outcome::Ignored | Outcome::HandOff) => return Ok(other),
         }
     }

@@ -16,7 +16,7 @@ use crate::broker::Receipt;
 use crate::celery;
 use crate::config::PoolKind;
 use crate::follow::Live;
-use crate::handler::{Context, Pulse, Running};
+use crate::handler::{Context, Outcome, Pulse, Running};
 use crate::store::Claimed;
 use crate::task::Task;
 
@@ -118,10 +118,9 @@ struct Run {
 }
 
 impl Run {
-    async fn run(mut self, running: Running) -> (Finished, Arc<Worker>) {
-        let begun = Instant::now();
+    /// How long it may take, and when it is asked to come to an end: a message of Celery's may ask for less than the policy.
+    fn limits(&self) -> (Duration, Duration) {
         let limit = self.live.policies.get(&self.task.name).time_limit;
-        // A message of Celery's may ask for less, and may ask the handler to come to an end before that.
         let (hard, soft) = if self.live.registry.keeps_time(&self.task.name) {
             (None, None)
         } else {
@@ -129,7 +128,13 @@ impl Run {
         };
         let seconds = |limit: f64| Duration::try_from_secs_f64(limit).unwrap_or(Duration::MAX);
         let limit = hard.map_or(limit, |hard| limit.min(seconds(hard)));
-        let soft = begun + soft.map_or(limit, |soft| limit.min(seconds(soft)));
+        (limit, soft.map_or(limit, |soft| limit.min(seconds(soft))))
+    }
+
+    async fn run(mut self, running: Running) -> (Finished, Arc<Worker>) {
+        let begun = Instant::now();
+        let (limit, soft) = self.limits();
+        let soft = begun + soft;
         // An elastic attempt is asked at its budget, and ended one checkpoint later.
         let budget = match &self.live.kind {
             PoolKind::Elastic {
@@ -144,18 +149,20 @@ impl Run {
         };
         let ask = begun + budget.unwrap_or(limit);
         let end = ask + self.worker.setup.worker.checkpoint_every * 2;
-        let mut overran = false;
+        let (mut overran, mut softly) = (false, false);
         let mut running = AssertUnwindSafe(running).catch_unwind();
         let ended = loop {
             tokio::select! {
                 biased;
                 cut = wait(&mut self.cuts) => break Ended::Cut(cut),
                 returned = &mut running => break match returned {
+                    Ok(Ok(Outcome::HandOff)) if softly => Ended::Cut(Cut::SoftLimit(soft - begun)),
                     Ok(answer) => Ended::Returned(answer),
                     Err(panic) => Ended::Panicked(text(panic.as_ref())),
                 },
                 () = tokio::time::sleep_until(begun + limit) => break Ended::Cut(Cut::TimeLimit(limit)),
                 () = tokio::time::sleep_until(soft), if soft < begun + limit && !self.drain.is_cancelled() => {
+                    softly = true;
                     self.drain.cancel();
                 }
                 () = tokio::time::sleep_until(ask), if budget.is_some() && !overran => {

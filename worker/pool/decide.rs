@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::celery::Exception;
 use crate::clock::Millis;
@@ -52,6 +52,8 @@ pub enum Cut {
     Canceled,
     /// It ran longer than its name's time limit.
     TimeLimit(Duration),
+    /// Its message's soft limit asked it to come to an end, and it left the rest to another attempt.
+    SoftLimit(Duration),
 }
 
 /// How an attempt ended.
@@ -76,6 +78,15 @@ pub struct Verdict {
     pub follow: Vec<Task>,
 }
 
+impl From<Settlement> for Verdict {
+    fn from(settlement: Settlement) -> Self {
+        Self {
+            settlement,
+            ..Self::default()
+        }
+    }
+}
+
 /// What an ended attempt means for its task. `random` (0 to 1) spreads the retries; `elsewhere` is the
 /// queue of a task that outran its pool.
 pub fn verdict(
@@ -86,41 +97,10 @@ pub fn verdict(
     random: f64,
     elsewhere: Option<&str>,
 ) -> Option<Verdict> {
-    let settled = |settlement| {
-        Some(Verdict {
-            settlement,
-            ..Verdict::default()
-        })
-    };
+    let settled = |settlement| Some(Verdict::from(settlement));
     match ended {
-        Ended::Returned(Ok(Outcome::Done(result))) => settled(done(result)),
-        Ended::Returned(Ok(Outcome::Publish {
-            result,
-            with,
-            follow,
-        })) => Some(Verdict {
-            settlement: done(result),
-            with,
-            follow,
-        }),
-        Ended::Returned(Ok(Outcome::Later { after, reason })) => settled(later(after, reason)),
-        Ended::Returned(Ok(Outcome::Again {
-            after,
-            reason,
-            checkpoint,
-            message,
-        })) => settled(Settlement {
-            checkpoint: Some(checkpoint),
-            message: Some(*message),
-            ..later(after, reason)
-        }),
-        Ended::Returned(Ok(Outcome::Ignored)) => settled(done(Value::Null)),
-        Ended::Returned(Ok(Outcome::HandOff)) | Ended::Cut(Cut::HandOff) => settled(Settlement {
-            state: Some(State::Queued),
-            interrupted: true,
-            queue: Some(elsewhere.unwrap_or(&task.queue).to_owned()),
-            ..Settlement::default()
-        }),
+        Ended::Returned(Ok(outcome)) => Some(returned(outcome, task, elsewhere)),
+        Ended::Cut(Cut::HandOff) => settled(handed_off(task, elsewhere)),
         Ended::Returned(Err(error)) => match error.downcast_ref::<Stop>() {
             Some(Stop::LeaseLost) => None,
             stopped @ (Some(Stop::Store(_) | Stop::Checkpoint(_)) | None) => {
@@ -155,6 +135,61 @@ pub fn verdict(
             policy,
             random,
         )),
+        // Another attempt with the same limit could end the same way for ever.
+        Ended::Cut(Cut::SoftLimit(limit)) => settled(cut(
+            format!(
+                "it was not done at its soft time limit of {}",
+                humantime::format_duration(limit)
+            ),
+            task,
+            claimed,
+            policy,
+            random,
+        )),
+    }
+}
+
+/// What the handler returned.
+fn returned(outcome: Outcome, task: &Task, elsewhere: Option<&str>) -> Verdict {
+    match outcome {
+        Outcome::Done(result) => done(result).into(),
+        Outcome::Publish {
+            result,
+            with,
+            follow,
+        } => Verdict {
+            settlement: done(result),
+            with,
+            follow,
+        },
+        Outcome::Later { after, reason } => later(after, reason).into(),
+        Outcome::Again {
+            after,
+            reason,
+            checkpoint,
+            message,
+        } => Verdict::from(Settlement {
+            checkpoint: Some(checkpoint),
+            message: Some(*message),
+            ..later(after, reason)
+        }),
+        Outcome::Ignored => done(Value::Null).into(),
+        Outcome::PassedOn { queue, with } => Verdict {
+            settlement: done(json!({ "passed on to": queue })),
+            with: vec![with],
+            follow: Vec::new(),
+        },
+        Outcome::HandOff => handed_off(task, elsewhere).into(),
+    }
+}
+
+/// Another attempt goes on, at once.
+fn handed_off(task: &Task, elsewhere: Option<&str>) -> Settlement {
+    Settlement {
+        state: Some(State::Queued),
+        interrupted: true,
+        queue: Some(elsewhere.unwrap_or(&task.queue).to_owned()),
+        ..Settlement::default()
     }
 }
 
@@ -228,6 +263,9 @@ pub fn exception(ended: &Ended) -> Exception {
                 args: vec![seconds.into()],
                 ..Exception::new("celery.exceptions", "TimeLimitExceeded", "")
             }
+        }
+        Ended::Cut(Cut::SoftLimit(_)) => {
+            Exception::new("billiard.exceptions", "SoftTimeLimitExceeded", "")
         }
         Ended::Cut(Cut::HandOff | Cut::Lost | Cut::Canceled) => {
             Exception::new("celery.exceptions", "TaskRevokedError", "terminated")

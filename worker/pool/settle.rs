@@ -97,8 +97,11 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
     };
     let policy = live.policies.get(&task.name);
     let random = random();
-    // What a task wants ignored is told nobody, and its workflow goes another way.
-    let ignored = matches!(ended, Ended::Returned(Ok(Outcome::Ignored)));
+    // What a task wants ignored is told nobody, and its workflow goes another way; that of one that is passed on goes with it.
+    let ignored = matches!(
+        ended,
+        Ended::Returned(Ok(Outcome::Ignored | Outcome::PassedOn { .. }))
+    );
     let exception = (task.wire == Wire::Celery && !ignored).then(|| decide::exception(&ended));
     let verdict = decide::verdict(ended, &task, &claimed, policy, random, elsewhere);
     let verdict = match (verdict, exception) {
@@ -141,6 +144,13 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
 
 /// What follows for Celery, in the same commit. A workflow that cannot go on has failed the task.
 fn continued(worker: &Worker, task: &Task, mut verdict: Verdict, exception: Exception) -> Verdict {
+    // Somebody may have it canceled, and then it is over with the very commit that has it run again.
+    if matches!(
+        verdict.settlement.state,
+        Some(State::Waiting | State::Queued)
+    ) {
+        verdict.with.extend(worker.store.told_if_over(&task.id));
+    }
     let end = match verdict.settlement.state {
         Some(State::Done) => End::Done(verdict.settlement.result.clone().unwrap_or_default()),
         Some(State::Dead) => End::Failed(exception),
@@ -328,16 +338,21 @@ async fn refuse(
 ) {
     let reason = format!("its outcome could not be stored: {error}");
     tracing::error!(task.id = %id, epoch = %epoch, %error, "an outcome was refused by the store");
-    let items = [(
-        id.clone(),
-        epoch,
-        Settlement {
-            reason: Some(reason),
-            ..refused
-        },
-    )];
-    match patiently(worker, || worker.store.settle(&items)).await {
-        Some(Ok((settled, rings))) => stored(worker, &items, &settled, rings).await,
+    let settlement = Settlement {
+        reason: Some(reason),
+        ..refused
+    };
+    let with = Vec::from_iter(worker.store.told_if_over(&id));
+    let answer = patiently(worker, || {
+        let with = with.clone();
+        worker.store.settle_with(&id, epoch, &settlement, with, &[])
+    })
+    .await;
+    match answer {
+        Some(Ok(rings)) => {
+            let settled = HashSet::from([id.clone()]);
+            stored(worker, &[(id, epoch, settlement)], &settled, rings).await;
+        }
         // Nobody runs it now, which its worker's next look at the store finds out.
         Some(Err(_)) | None => forget(worker, vec![(id, epoch)]).await,
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::export::{Rows, Run, is_attachment, metadata, python};
 use super::plan::{Plan, enabled, native};
-use super::{PLUGIN, Squad, pass_on, pk, text};
+use super::{FETCHING, PLUGIN, Squad, pass_on, pk, text};
 use crate::config::ResultStore;
 use crate::handler::{Context, Fatal, Outcome};
 use crate::store::{Begun, Extent, Fetched, Op, RunCounts, Said, SquadJob, StagedRow};
@@ -156,6 +156,9 @@ async fn add(
             with: vec![store.post(&messages)?],
             follow: Vec::new(),
         });
+    }
+    if job.job_status.as_deref() != Some(FETCHING) {
+        return ended("SQUAD's own workers have finished it meanwhile");
     }
     let mode = Mode::Add { testrun, status };
     run(
@@ -519,5 +522,6 @@ impl Work {
             .with("python", self.plan.testjob)
             .with("mail", self.plan.successor)
             .with("shown", self.mode != (Mode::Fetch { clean: false }))
+            .with("added", matches!(self.mode, Mode::Add { .. }))
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::export::{LOG, staged_files};
 use super::links::Links;
 use super::plan::Plan;
-use super::{Squad, pk, text};
+use super::{FETCHING, Squad, pk, text};
 use crate::handler::{Context, Fatal, Outcome};
 use crate::store::{Extent, Op, RunCounts, SquadJob, StagedRow};
 use crate::task::Task;
@@ -41,6 +41,8 @@ struct Order {
     plan: Plan,
     /// Whether SQUAD shows the test job already, and is to show it with this.
     shown: bool,
+    /// Whether Python has collected it, and post-processes it unless this does.
+    added: bool,
 }
 
 impl Order {
@@ -63,6 +65,7 @@ impl Order {
                 successor: task.arg("mail", 7).and_then(Value::as_bool),
             },
             shown: flag("shown", 8),
+            added: flag("added", 9),
         })
     }
 }
@@ -83,6 +86,11 @@ pub(super) async fn run(
     if job.fetched && !order.shown {
         return Ok(Outcome::done(
             json!({ "nothing to do": "SQUAD's own workers have collected it meanwhile" }),
+        ));
+    }
+    if order.added && job.job_status.as_deref() != Some(FETCHING) {
+        return Ok(Outcome::done(
+            json!({ "nothing to do": "SQUAD's own workers have finished it meanwhile" }),
         ));
     }
     let (testjob, generation) = (order.testjob, order.generation);

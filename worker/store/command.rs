@@ -200,7 +200,7 @@ impl Op {
     pub fn is_joinable(&self) -> bool {
         let adds = matches!(
             self.sql.name,
-            "post" | "celery/meta" | "celery/meta_extended" | "celery/django"
+            "post" | "ring_ended" | "celery/meta" | "celery/meta_extended" | "celery/django"
         );
         adds && self.guard == Guard::Free && self.bytes.is_none() && self.columns.is_none()
     }

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_lanes.sql"),
     include_str!("migrations/0004_gates.sql"),
     include_str!("migrations/0005_bundles.sql"),
+    include_str!("migrations/0006_shown.sql"),
 ];
 
 /// How the store's schema stands to this program's.

@@ -12,6 +12,8 @@ use crate::id::{Epoch, TaskId};
 
 /// Rows of one table that one transaction removes: some tens of milliseconds' worth.
 const PIECE: usize = 20_000;
+/// Test jobs of SQUAD that are emptied together.
+const SHOWN: usize = 200;
 
 impl Store {
     /// Drops a bounded piece of what a run has staged. Returns how many rows; 0: nothing is left.
@@ -20,7 +22,9 @@ impl Store {
     ///
     /// [`StoreError::Stale`] if the lease is lost; else as any verb.
     pub async fn clear(&self, id: &TaskId, epoch: Epoch, run: i64) -> Result<usize, StoreError> {
-        let answers = self.checkpoint(id, epoch, None, None, reset(run)?).await?;
+        let answers = self
+            .checkpoint(id, epoch, None, None, reset(&[run])?)
+            .await?;
         Ok(answers.iter().map(Vec::len).sum())
     }
 
@@ -81,15 +85,63 @@ impl Store {
         Ok(found.len())
     }
 
+    /// Removes a bounded piece of what was staged for test jobs that SQUAD shows: its readers have it in SQUAD's own tables.
+    /// Returns whether something may be left.
+    ///
+    /// # Errors
+    ///
+    /// As any verb.
+    pub async fn sweep_shown(&self) -> Result<bool, StoreError> {
+        #[derive(Deserialize)]
+        struct Shown {
+            testjob: i64,
+            generation: i64,
+            run: Option<i64>,
+        }
+        let found: Vec<Shown> = self
+            .read(sql!("squad/shown"), &[json!({ "most": SHOWN })])
+            .await?;
+        let runs = found.iter().filter_map(|shown| shown.run);
+        let runs = runs.collect::<Vec<_>>();
+        if !runs.is_empty() && self.clear_all(&runs).await? > 0 {
+            return Ok(true);
+        }
+        let mut swept = found
+            .iter()
+            .map(|shown| (shown.testjob, shown.generation))
+            .collect::<Vec<_>>();
+        swept.sort_unstable();
+        swept.dedup();
+        if !swept.is_empty() {
+            let rows = swept
+                .iter()
+                .map(
+                    |(testjob, generation)| json!({ "testjob": testjob, "generation": generation }),
+                )
+                .collect::<Vec<_>>();
+            self.single("squad_swept", Op::new(sql!("squad/swept"), &rows)?)
+                .await?;
+        }
+        Ok(!swept.is_empty())
+    }
+
     /// A bounded piece of a run that no task writes any more.
     async fn clear_unowned(&self, run: i64) -> Result<usize, StoreError> {
-        let answers = self.command("clear", reset(run)?).await?;
+        self.clear_all(&[run]).await
+    }
+
+    /// The same of several.
+    async fn clear_all(&self, runs: &[i64]) -> Result<usize, StoreError> {
+        let answers = self.command("clear", reset(runs)?).await?;
         Ok(answers.iter().map(Vec::len).sum())
     }
 }
 
-fn reset(run: i64) -> Result<Vec<Op>, StoreError> {
-    let row = json!({ "run": run, "most": PIECE });
+fn reset(runs: &[i64]) -> Result<Vec<Op>, StoreError> {
+    let rows = runs
+        .iter()
+        .map(|run| json!({ "run": run, "most": PIECE }))
+        .collect::<Vec<_>>();
     [
         sql!("reset_tests"),
         sql!("reset_metrics"),
@@ -98,6 +150,6 @@ fn reset(run: i64) -> Result<Vec<Op>, StoreError> {
         sql!("reset_data"),
     ]
     .into_iter()
-    .map(|sql| Op::one(sql, &row))
+    .map(|sql| Op::new(sql, &rows))
     .collect()
 }

@@ -562,6 +562,16 @@ impl Store {
         Op::new(sql!("post"), &rows)
     }
 
+    /// As a part of the command that settles a task of Celery's otherwise than by its answer: if it is over with that command, the
+    /// maintenance leader tells those who wait for it. Other tasks are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Value`] if the id cannot be written as JSON.
+    pub fn told_if_over(&self, id: &TaskId) -> Result<Op, StoreError> {
+        ring_ended_op(std::iter::once(id.as_str()))
+    }
+
     /// Writes an attempt's checkpoint (`None`: leaves the last one) together with `ops`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ import time
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.result import allow_join_result
 from celery.utils.log import get_task_logger
 
 app = Celery("shop", broker=os.environ.get("SHOP_BROKER", "memory://"))
@@ -121,6 +122,17 @@ def ignored():
 @app.task
 def rejected():
     raise Reject("spoiled", requeue=False)
+
+
+@app.task(bind=True)
+def replaced(self):
+    return self.replace(add.s(1, 2))
+
+
+@app.task
+def replaced_within():
+    with allow_join_result():
+        return replaced.apply().get()
 
 
 @app.task(soft_time_limit=0.3)

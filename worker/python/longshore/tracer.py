@@ -51,6 +51,18 @@ def prepare(app):
         return signature
 
     Task.signature_from_request = signature_from_request
+    replace = Task.replace
+
+    # Its message would come while its task still runs, under the same id, and be taken for a repetition.
+    def replaced(self, sig):
+        if self.request.is_eager or self.request.called_directly:
+            return replace(self, sig)
+        raise NotImplementedError(
+            "Task.replace() sends another task under the id of this one, which Longshore cannot tell from this one: "
+            "call it instead, or have both in a chain"
+        )
+
+    Task.replace = replaced
 
 
 def request_of(message, args, kwargs):
