@@ -25,6 +25,14 @@ from scenarios import tradefed_job
 from services import Database
 
 
+class Pair(engines.Squad):
+    """SQUAD's own workers, with two processes for fetches."""
+
+    def __init__(self, site):
+        self.site = site
+        self.workers = [site.worker(engines.FETCH, arguments=["--concurrency=2"]), site.worker(engines.POSTPROCESS)]
+
+
 class Held(engines.InPlaceOfSquad):
     """Longshore, with the foreign keys of many tests left to it."""
 
@@ -37,7 +45,7 @@ class Wide(engines.InPlaceOfSquad):
     SLOTS = 32
 
 
-ENGINES = {**engines.ENGINES, "held": Held, "wide": Wide}
+ENGINES = {**engines.ENGINES, "pair": Pair, "held": Held, "wide": Wide}
 longshore.PROGRAM = longshore.PROGRAM.parents[1] / "release" / "longshore"
 
 

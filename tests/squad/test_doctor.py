@@ -1,5 +1,6 @@
 """`longshore squad doctor` names what deaths of SQUAD's own workers left, and `unstick` repairs it."""
 
+import concurrent.futures
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from installation import REST
 from lava import Job
 from longshore import longshore, migrate
 from scenarios import SMOKE, tradefed_job
+from windows import transaction
 
 STATES = {
     # SQUAD's own columns as its workers leave them when they die (rows 2, 3, 5 and 7 of what is known of it)
@@ -121,6 +123,30 @@ def test_a_loose_run_stays_until_its_successor_is_whole(site, quiet_lava, stuck)
     assert site.database.rows("select 1 from core_testrun where id = %s", (old,)) == []
     assert site.database.rows("select id from core_testrun where id = %s", (waiting[0]["id"],)) == waiting
     assert site.database.rows("select fetched from ci_testjob where id = %s", (jobs["unlinked"],)) == [{"fetched": False}]
+
+
+def test_a_test_job_that_ends_meanwhile_is_not_collected_anew(site, quiet_lava, stuck):
+    """Its end is on its way when `unstick` looks, and there when it writes."""
+    config, jobs = stuck
+    pk = jobs["cut-off"]
+    others = [other for other in jobs.values() if other != pk]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with transaction(site, f"update ci_testjob set job_status = 'Complete', subtasks_count = 0 where id = {pk}") as other:
+            done = pool.submit(longshore, site, config, "squad", "unstick")
+            site.wait_for(
+                "a repair that waits for it",
+                "select 1 from pg_stat_activity where datname = current_database() and %s = any(pg_blocking_pids(pid))",
+                other.get_backend_pid(),
+            )
+            other.commit()
+        done = done.result()
+    assert done.returncode == 1 and "has ended meanwhile" in done.stderr, done
+    assert site.database.row("select fetched, job_status from ci_testjob where id = %s", [pk]) == {"fetched": True, "job_status": "Complete"}
+    assert site.database.rows("select 1 from longshore.outbox") == [], "nobody was sent for anything"
+    done = longshore(site, config, "squad", "unstick")
+    assert done.returncode == 0, done
+    again = site.database.rows("select id from ci_testjob where not fetched order by id")
+    assert {row["id"] for row in again} == set(others) - {jobs["never-told"]}
 
 
 def test_a_schema_that_differs_is_refused_with_the_difference(site):

@@ -364,9 +364,16 @@ async fn unstick(config: &Config, store: &Store, older_than: Duration, dry_run: 
         .map(|job| doctor::repair(config, job, now))
         .collect::<Vec<_>>();
     let pks = |jobs: &[&StuckJob]| jobs.iter().map(|job| job.pk).collect::<Vec<_>>();
-    let rings = store
+    let repaired = store
         .squad_unstick(&pks(&again), &pks(&tell), before, &messages)
-        .await?;
+        .await;
+    let rings = match repaired {
+        Err(StoreError::Stale { .. }) => {
+            let text = "repair them: one of these test jobs has ended meanwhile. Nothing was changed; run it again";
+            return Err(anyhow::anyhow!(text).into());
+        }
+        other => other?,
+    };
     let broker = open_broker(config, store, &pool::member_id("squad"));
     let sent = outbox::publish(store, &broker, &rings).await;
     broker.close().await;

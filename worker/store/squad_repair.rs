@@ -170,7 +170,7 @@ impl Store {
         let rows = |pks: &[i64]| pks.iter().map(|pk| json!({ "pk": pk })).collect::<Vec<_>>();
         let ops = vec![
             patience(&json!({}))?,
-            Op::new(sql!("squad/fetch_again"), &rows(again))?,
+            Op::new(sql!("squad/fetch_again"), &rows(again))?.guarded_all(again.len()),
             Op::new(sql!("squad/no_subtasks"), &rows(tell))?,
             Op::one(sql!("squad/no_loose"), &json!({ "before": before }))?,
             Op::one(sql!("squad/no_scratch"), &json!({}))?,
