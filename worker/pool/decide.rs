@@ -327,6 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_done_at_its_soft_limit_has_failed() {
+        let ended = || Ended::Cut(Cut::SoftLimit(Duration::from_secs(60)));
+        let settlement = judge(ended(), 0).unwrap();
+        assert_eq!(settlement.state, Some(State::Waiting));
+        assert!(settlement.failed, "else it would begin anew for ever");
+        let settlement = judge(ended(), 2).unwrap();
+        assert_eq!(settlement.state, Some(State::Dead));
+        let reason = settlement.reason.unwrap();
+        assert!(reason.contains("soft time limit of 1m"), "{reason}");
+    }
+
+    #[test]
     fn failures_are_retried_until_the_attempts_are_used_up() {
         let state = |failures| {
             judge(Ended::Returned(Err(anyhow::anyhow!("no"))), failures)
