@@ -21,6 +21,7 @@ use crate::testjob::backend::http::{Limits, Secret};
 use crate::testjob::backend::lava::{Lava, LavaConfig};
 use crate::testjob::backend::tuxsuite::{TuxSuite, TuxSuiteConfig};
 use crate::testjob::backend::{BROWSER_LINKS, Backend, BackendError, Settings, TOLD};
+use crate::testjob::plugin::external::Programs;
 
 pub mod doctor;
 mod export;
@@ -67,6 +68,8 @@ const TIMEOUT: &str = "TIMEOUT";
 pub struct Squad {
     config: Arc<Config>,
     storage: Storage,
+    /// Plugins that are programs of their own.
+    programs: Option<Programs>,
     backends: Mutex<HashMap<Key, Arc<dyn Backend>>>,
 }
 
@@ -88,18 +91,20 @@ impl Squad {
     ///
     /// # Errors
     ///
-    /// As [`Storage::new`].
-    pub fn new(config: &Arc<Config>) -> Result<Option<Arc<Self>>, StorageError> {
+    /// As [`Storage::new`]; or if what starts plugins cannot be set up.
+    pub fn new(config: &Arc<Config>) -> anyhow::Result<Option<Arc<Self>>> {
         if config.testjobs.store != ResultStore::Squad {
             return Ok(None);
         }
-        Ok(Storage::new(config)?.map(|storage| {
-            Arc::new(Self {
-                config: Arc::clone(config),
-                storage,
-                backends: Mutex::default(),
-            })
-        }))
+        let Some(storage) = Storage::new(config)? else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Self {
+            config: Arc::clone(config),
+            storage,
+            programs: Programs::open(&config.plugins)?,
+            backends: Mutex::default(),
+        })))
     }
 
     /// Whether the rows that tests refer to are locked here, and PostgreSQL need not look for them again.

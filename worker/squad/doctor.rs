@@ -174,7 +174,7 @@ pub fn plugins(config: &Config, project: &str, enabled: &str) -> Vec<Finding> {
     let unknown = enabled
         .split(',')
         .map(str::trim)
-        .filter(|name| !name.is_empty() && !is_known(&config.squad, name));
+        .filter(|name| !name.is_empty() && !is_known(config, name));
     unknown
         .map(|name| {
             let what = format!("{project} has the plugin {name}, and nobody says what it hooks into: both kinds of hooks are left to SQUAD's workers");

@@ -75,7 +75,7 @@ pub(super) async fn fetch(
     if job.build.is_none() {
         anyhow::bail!(Fatal("the test job belongs to no build".to_owned()));
     }
-    let plan = Plan::of(&squad.config.squad, enabled(&job));
+    let plan = Plan::of(&squad.config, &job.project, enabled(&job));
     run(
         Work {
             squad,
@@ -101,11 +101,11 @@ pub(super) async fn postprocess(
     let Some(job) = find(&context, pk).await? else {
         return ended("SQUAD has no such test job");
     };
-    let mut plan = Plan::of(&squad.config.squad, enabled(&job));
+    let mut plan = Plan::of(&squad.config, &job.project, enabled(&job));
     // Python ran the plugins of the test run when it collected it.
     plan.testrun = false;
     plan.native
-        .retain(|name| *name == crate::testjob::plugin::TRADEFED);
+        .retain(|name| name != crate::testjob::plugin::KERNEL_LOG);
     add(squad, task, context, job, status, plan).await
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn subtasks(
         return ended("SQUAD has no such test job");
     };
     let plan = Plan {
-        native: vec![own],
+        native: vec![own.to_owned()],
         ..Plan::default()
     };
     add(squad, task, context, job, status, plan).await
@@ -390,7 +390,7 @@ impl Work {
             .iter()
             .map(|plugin| self.plugin_task(queue, testjob, generation, plugin, &status))
             .collect::<Vec<_>>();
-        let parts = plan.native.iter().map(|plugin| (*plugin).to_owned());
+        let parts = plan.native.iter().cloned();
         let parts = parts
             .zip(follow.iter().map(|task| task.id.clone()))
             .collect::<Vec<_>>();

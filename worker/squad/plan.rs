@@ -1,6 +1,6 @@
 //! Who runs which plugin of a project: ourselves, or SQUAD's remaining workers. Pure.
 
-use crate::config::{self, Hook};
+use crate::config::{self, Config, Hook};
 use crate::store::SquadJob;
 use crate::task::Task;
 use crate::testjob::plugin::{KERNEL_LOG, TRADEFED};
@@ -24,7 +24,7 @@ const THEIRS: [(&str, Hook); 6] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Run here, by our names.
-    pub(super) native: Vec<&'static str>,
+    pub(super) native: Vec<String>,
     /// Python is to run the plugins of the test run.
     pub(super) testrun: bool,
     /// Python is to run the plugins of the test job, and end it.
@@ -34,21 +34,31 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a project's plugins.
-    pub(super) fn of(config: &config::Squad, enabled: &str) -> Self {
+    /// The plan for what SQUAD has enabled for a project, and for programs that the configuration gives it (`[projects]`).
+    pub(super) fn of(config: &Config, project: &str, enabled: &str) -> Self {
         let names = enabled
             .split([',', ' ', '\n', '\t'])
             .map(str::trim)
             .filter(|name| !name.is_empty())
             .collect::<Vec<_>>();
         let mut plan = Self::default();
+        let given = config.project(project).plugins;
+        let given = given.iter().map(String::as_str);
+        for name in given.chain(names.iter().copied()) {
+            if config.plugins.contains_key(name) && !plan.native.iter().any(|own| own == name) {
+                plan.native.push(name.to_owned());
+            }
+        }
         for name in &names {
+            if config.plugins.contains_key(*name) {
+                continue;
+            }
             match native(name) {
                 Some(KERNEL_LOG) | None => {}
-                Some(own) => plan.native.push(own),
+                Some(own) => plan.native.push(own.to_owned()),
             }
             if native(name).is_none() {
-                match hook(config, name) {
+                match hook(&config.squad, name) {
                     Some(Hook::Testrun) => plan.testrun = true,
                     Some(Hook::Testjob) => plan.testjob = true,
                     Some(Hook::None) => {}
@@ -58,7 +68,7 @@ impl Plan {
         }
         // SQUAD's task runs all plugins of a test run or none: its findings must not be there twice.
         if names.contains(&LOG_PARSER) && !plan.testrun {
-            plan.native.push(KERNEL_LOG);
+            plan.native.push(KERNEL_LOG.to_owned());
         }
         plan
     }
@@ -122,8 +132,10 @@ pub(super) fn native(name: &str) -> Option<&'static str> {
 }
 
 /// Whether it is known what a plugin hooks into.
-pub(super) fn is_known(config: &config::Squad, name: &str) -> bool {
-    native(name).is_some() || hook(config, name).is_some()
+pub(super) fn is_known(config: &Config, name: &str) -> bool {
+    config.plugins.contains_key(name)
+        || native(name).is_some()
+        || hook(&config.squad, name).is_some()
 }
 
 fn hook(config: &config::Squad, name: &str) -> Option<Hook> {

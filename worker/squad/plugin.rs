@@ -1,6 +1,7 @@
 //! One plugin over a collected test job of SQUAD: staged like any run; the last one shows the test job in SQUAD.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -14,7 +15,8 @@ use crate::store::{Extent, Op, RunCounts, SquadJob, StagedRow};
 use crate::task::Task;
 use crate::testjob::backend::{REFERENCES, Settings, yaml};
 use crate::testjob::item::{Item, Sink};
-use crate::testjob::plugin::{Job, TRADEFED, kernel_log_task, send, tradefed};
+use crate::testjob::plugin::external::{self, End};
+use crate::testjob::plugin::{Job, KERNEL_LOG, TRADEFED, kernel_log_task, send, shown, tradefed};
 use crate::testjob::stage::{Progress, Staged, stage};
 
 /// The setting without which CTS results are kept as files only.
@@ -118,7 +120,8 @@ pub(super) async fn run(
     let staging = staged(&squad, &order, &job, &context, progress);
     let (found, named) = squad.naming(&context, run, staging).await;
     let (mut with, counts) = match found {
-        Ok(Some((progress, rest, counts))) => {
+        Ok(Found::Later(after, reason)) => return Ok(Outcome::Later { after, reason }),
+        Ok(Found::All(progress, rest, counts)) => {
             context.save_with(&progress, rest).await?;
             squad.names(&context, &progress, named).await?;
             let files = squad
@@ -126,7 +129,7 @@ pub(super) async fn run(
                 .await?;
             (files.into_iter().collect::<Vec<_>>(), counts)
         }
-        Ok(None) => return Ok(Outcome::HandOff),
+        Ok(Found::HandOff) => return Ok(Outcome::HandOff),
         // SQUAD's test jobs end whatever a plugin makes of them: what is wrong is shown on the test job.
         Err(error) => match error.downcast::<Fatal>() {
             Ok(Fatal(reason)) => given_up(&squad, &context, &order, &job, run, &reason).await?,
@@ -145,14 +148,24 @@ pub(super) async fn run(
     })
 }
 
-/// Stages what the plugin finds; `None`: the worker drains.
+/// What comes of a plugin's look.
+enum Found {
+    /// All that it finds, which is staged but for the rest.
+    All(Box<Progress>, Vec<Op>, RunCounts),
+    /// It wants to look again after this time.
+    Later(Duration, String),
+    /// The worker drains.
+    HandOff,
+}
+
+/// Stages what the plugin finds.
 async fn staged(
     squad: &Squad,
     order: &Order,
     job: &SquadJob,
     context: &Context,
     progress: Progress,
-) -> anyhow::Result<Option<(Progress, Vec<Op>, RunCounts)>> {
+) -> anyhow::Result<Found> {
     let found = squad.backend(job).map_err(crate::testjob::fetch::failure)?;
     let Some((backend, settings)) = found else {
         anyhow::bail!(Fatal(format!(
@@ -178,24 +191,51 @@ async fn staged(
         |sink: Sink| {
             let (work, settings) = (work.clone(), settings.clone());
             async move {
-                if order.plugin == TRADEFED {
-                    cts(squad, &work, job, &settings, &sink).await
-                } else {
-                    kernel_log(&work, &sink).await
+                match order.plugin.as_str() {
+                    TRADEFED => cts(squad, &work, job, &settings, &sink).await?,
+                    KERNEL_LOG => kernel_log(&work, &sink).await?,
+                    other => return external(squad, other, &work, job, &settings, &sink).await,
                 }
+                Ok(End::Done)
             }
         },
     )
     .await?;
     Ok(match staged {
         Staged::All {
-            answer: (),
+            answer: End::Later(after, reason),
+            rest: _,
+            counts: _,
+            progress: _,
+        } => Found::Later(after, reason),
+        Staged::All {
+            answer: End::Done,
             rest,
             counts,
             progress,
-        } => Some((*progress, rest.ops(context.store())?, counts)),
-        Staged::HandOff => None,
+        } => Found::All(progress, rest.ops(context.store())?, counts),
+        Staged::HandOff => Found::HandOff,
     })
+}
+
+/// A program of the configuration's.
+async fn external(
+    squad: &Squad,
+    plugin: &str,
+    work: &Job,
+    job: &SquadJob,
+    settings: &Settings,
+    sink: &Sink,
+) -> anyhow::Result<End> {
+    let Some(programs) = &squad.programs else {
+        return Err(Fatal(format!("unknown plugin {plugin:?}")).into());
+    };
+    let about = external::Project {
+        backend: job.backend.clone(),
+        name: job.project.clone(),
+        settings: shown(settings),
+    };
+    external::run(programs, plugin, &about, work, sink).await
 }
 
 /// A plugin that cannot do its work leaves nothing but the reason, and where the results would have been.

@@ -39,7 +39,7 @@ pub(super) async fn run(
         let Some(job) = context.patiently(|| store.squad_job(one.pk)).await? else {
             continue;
         };
-        let plan = Plan::of(&squad.config.squad, enabled(&job));
+        let plan = Plan::of(&squad.config, &job.project, enabled(&job));
         let status = one.status.as_deref().unwrap_or("Complete");
         // What ran once is not to run twice: only the end is told again. Python's plugins come before the end, unless
         // they keep failing, as one that is not installed does.

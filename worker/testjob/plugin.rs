@@ -20,7 +20,7 @@ use crate::store::Op;
 use crate::task::Task;
 use external::End;
 
-pub(in crate::testjob) mod external;
+pub(crate) mod external;
 pub mod kernel_log;
 pub(crate) mod kernel_log_task;
 pub(crate) mod tradefed;
@@ -203,7 +203,7 @@ async fn look(
 }
 
 /// Settings as they may be shown.
-fn shown(settings: &Settings) -> Map<String, Value> {
+pub(crate) fn shown(settings: &Settings) -> Map<String, Value> {
     match serde_json::to_value(crate::config::Settings(settings.0.clone())) {
         Ok(Value::Object(map)) => map,
         Ok(_) | Err(_) => Map::new(),

@@ -33,7 +33,7 @@ const MAX_MEASUREMENTS: usize = 65_536;
 const LONGEST_WAIT: f64 = 366.0 * 86_400.0;
 
 /// What starts the programs.
-pub(in crate::testjob) struct Programs {
+pub(crate) struct Programs {
     nursery: Nursery,
     children: TaskTracker,
     /// For those in Python.
@@ -43,7 +43,7 @@ pub(in crate::testjob) struct Programs {
 
 impl Programs {
     /// Ready to start the plugins that the configuration names, if there are any.
-    pub(in crate::testjob) fn open(
+    pub(crate) fn open(
         plugins: &BTreeMap<String, config::Plugin>,
     ) -> Result<Option<Self>, HostError> {
         if plugins.is_empty() {
@@ -88,7 +88,7 @@ impl Programs {
 }
 
 /// How a program ended.
-pub(super) enum End {
+pub(crate) enum End {
     /// It is done.
     Done,
     /// It wants to be run again after this time.
@@ -96,7 +96,7 @@ pub(super) enum End {
 }
 
 /// Runs the program of `plugin`.
-pub(super) async fn run(
+pub(crate) async fn run(
     programs: &Programs,
     plugin: &str,
     project: &Project,
@@ -165,13 +165,13 @@ pub(super) async fn run(
 
 /// What a plugin is told of the project.
 #[derive(Debug, Clone)]
-pub(super) struct Project {
+pub(crate) struct Project {
     /// The backend's name.
-    pub(super) backend: String,
+    pub(crate) backend: String,
     /// `group/project`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// For the backend; those that are secret are hidden.
-    pub(super) settings: Map<String, Value>,
+    pub(crate) settings: Map<String, Value>,
 }
 
 async fn start(plugin: &str, project: &Project, job: &Job, folder: &Path) -> anyhow::Result<Start> {
