@@ -65,6 +65,19 @@ def test_a_soft_limit_asks_the_handler_to_come_to_an_end(longshore, app):
     assert result.get(timeout=LIMIT) == "went on"
 
 
+def test_what_a_drain_hands_off_goes_on_at_once_elsewhere(longshore, app):
+    """Well before anybody would look for what nobody has claimed."""
+    first = longshore.worker()
+    begun, go = longshore.folder / "begun", longshore.folder / "go"
+    result = app.send_task("wait", (str(begun), str(go)), {"obeys": True})
+    wait_for("a handler that runs", begun.exists)
+    longshore.worker()
+    assert first.stop() == 0
+    wait_for("another attempt", lambda: begun.read_text().count("begun") == 2)
+    go.touch()
+    assert result.get(timeout=LIMIT) == "went on"
+
+
 def test_what_is_never_done_at_its_soft_limit_fails(longshore, app):
     longshore.worker()
     begun, go = longshore.folder / "begun", longshore.folder / "never"

@@ -144,11 +144,9 @@ fn judge(worker: &Worker, finished: Finished) -> Option<Settling> {
 
 /// What follows for Celery, in the same commit. A workflow that cannot go on has failed the task.
 fn continued(worker: &Worker, task: &Task, mut verdict: Verdict, exception: Exception) -> Verdict {
-    // Somebody may have it canceled, and then it is over with the very commit that has it run again.
-    if matches!(
-        verdict.settlement.state,
-        Some(State::Waiting | State::Queued)
-    ) {
+    // Somebody may have it canceled, and then it is over with the very commit that has it run again. (A hand-off, which is
+    // settled with others, sees to that itself.)
+    if verdict.settlement.state == Some(State::Waiting) {
         verdict.with.extend(worker.store.told_if_over(&task.id));
     }
     let end = match verdict.settlement.state {

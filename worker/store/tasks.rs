@@ -484,7 +484,9 @@ impl Store {
             .filter(|(_, _, settlement)| settlement.state == Some(State::Queued));
         let again = again.map(|(id, _, _)| id.as_str()).collect::<Vec<_>>();
         if !again.is_empty() {
-            ops.push(ring_op(again.into_iter())?);
+            ops.push(ring_op(again.iter().copied())?);
+            // One that somebody has canceled is over instead.
+            ops.push(ring_ended_op(again.into_iter())?);
         }
         let mut answers = self.command("settle", ops).await?.into_iter();
         let rows = answers.next().unwrap_or_default();
@@ -509,6 +511,10 @@ impl Store {
         ops: Vec<Op>,
         follow: &[Task],
     ) -> Result<Vec<Ring>, StoreError> {
+        debug_assert!(
+            settlement.state != Some(State::Queued),
+            "only `settle` announces"
+        );
         let mut all = vec![settle_op(&[settle_row(id, epoch, settlement)])?.guarded()];
         all.extend(ops);
         all.extend(enqueue_ops(follow)?);
@@ -536,6 +542,8 @@ impl Store {
         items: &[(TaskId, Epoch, Settlement)],
         ops: Vec<Op>,
     ) -> Result<Vec<Ring>, StoreError> {
+        let announced = |item: &(_, _, Settlement)| item.2.state == Some(State::Queued);
+        debug_assert!(!items.iter().any(announced), "only `settle` announces");
         let mut items = items.iter().collect::<Vec<_>>();
         // Always in the same order: two that write the same rows wait for one another, never in a circle.
         items.sort_by(|(one, ..), (other, ..)| one.as_str().cmp(other.as_str()));
