@@ -45,7 +45,18 @@ class Wide(engines.InPlaceOfSquad):
     SLOTS = 32
 
 
-ENGINES = {**engines.ENGINES, "pair": Pair, "held": Held, "wide": Wide}
+class Twins(engines.InPlaceOfSquad):
+    """Two of Longshore's workers for fetches, as `Pair` has two processes; of few slots a transaction has few test jobs."""
+
+    SLOTS = 64
+
+    def __init__(self, site):
+        super().__init__(site)
+        config = engines.configuration(site, self.SLOTS, self.KEYS)
+        self.workers.append(longshore.Longshore(site, "fetch", config).wait_ready())
+
+
+ENGINES = {**engines.ENGINES, "pair": Pair, "held": Held, "wide": Wide, "twins": Twins}
 longshore.PROGRAM = longshore.PROGRAM.parents[1] / "release" / "longshore"
 
 

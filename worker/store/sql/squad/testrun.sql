@@ -9,5 +9,6 @@ select x.testrun, to_timestamp({now} / 1000.0), t.target_build_id, e.id, true, t
 from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk
 cross join lateral (select cast(x.metadata as jsonb) as facts) m
 join public.core_environment e on e.project_id = t.target_id and e.slug = coalesce(x.environment, t.environment)
-where x.append = 0 and not exists (select 1 from public.core_testrun r where r.build_id = t.target_build_id and r.job_id = t.job_id)
+where x.append = 0
+on conflict (build_id, job_id) do nothing
 returning id
