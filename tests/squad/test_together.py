@@ -152,3 +152,31 @@ def test_one_that_cannot_be_published_is_no_matter_of_the_others(site):
     twice = sorted((row["testrun_id"] is None, row["failure"]) for row in rows if row["job_id"] == "twice")
     assert twice == [(False, None), (True, "There is already a test run with job_id twice")], twice
     assert site.database.row("select count(*) as n from core_testrun")["n"] == len(pks) - 2
+
+
+# Test runs that others have written to the only build.
+OTHERS = """
+    with environments as (
+        insert into core_environment (slug, project_id, expected_test_runs) select 'board', project_id, 0 from core_build returning id
+    )
+    insert into core_testrun (created_at, build_id, environment_id, data_processed, status_recorded, datetime, job_id, completed)
+    select now(), b.id, e.id, true, true, now(), 'other-' || n, true from core_build b, environments e, generate_series(1, %s) n
+"""
+READ_BY_BUILD = "select sum(idx_tup_read) as n from pg_stat_user_indexes where indexrelname like 'core_testrun_build_id%%'"
+NOBODY = "select 1 where not exists (select 1 from pg_stat_activity where datname = current_database() and application_name like 'longshore%%')"
+
+
+def test_a_test_job_does_not_read_the_others_of_its_build(site):
+    """PostgreSQL plans what is asked of each before it has counted them; with this many it preferred to read all of the build."""
+    config = configuration(site, slots=SLOTS)
+    migrate(site, config)
+    site.declare(FETCH, POSTPROCESS, *REST)
+    build, backend, count = site.build(), site.backend("fake", "http://127.0.0.1:1", kind="fake"), 100
+    site.database.rows(OTHERS, [300])
+    for number in range(count):
+        site.fetch(site.testjob(build, backend, f"{number + 1}", "board"))
+    worker = Longshore(site, "fetch", config)
+    site.wait_for("all test jobs", "select 1 where not exists (select 1 from ci_testjob where not fetched)")
+    worker.stop()
+    site.wait_for("the backends, which say at their end what they read", NOBODY)
+    assert site.database.row(READ_BY_BUILD)["n"] <= 4 * count

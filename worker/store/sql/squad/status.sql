@@ -1,5 +1,5 @@
 -- What SQUAD shows of the test run as a whole and of each suite: counts, and the geometric mean of what was measured above 0.
--- Uses core_test_test_run_id, core_metric_test_run_id.
+-- Once for all that are due, so `materialized`. Uses core_test_test_run_id, core_metric_test_run_id.
 with due as (
   select x.testrun, cast(r.metadata_file as jsonb)->'suite_versions' as versions from {rows testjob bigint, generation bigint} join squad_due x on x.testjob = i.testjob and x.generation = i.generation join public.ci_testjob t on t.id = x.pk join public.core_testrun r on r.id = x.testrun
 ), tests as (
@@ -11,7 +11,7 @@ with due as (
   from due join public.core_metric c on c.test_run_id = due.testrun
   cross join lateral (select cast(part as double precision) as value, at from unnest(string_to_array(c.measurements, ',')) with ordinality u(part, at)) v
   group by grouping sets ((due.testrun, c.suite_id), (due.testrun))
-), shown as (
+), shown as materialized (
   select testrun, suite_id, sum(pass) as pass, sum(fail) as fail, sum(skip) as skip, sum(xfail) as xfail, sum(measured) as measured, max(mean) as mean from (
     select testrun, suite_id, pass, fail, skip, xfail, 0 as measured, 0 as mean from tests
     union all select testrun, suite_id, 0, 0, 0, 0, measured, mean from metrics
