@@ -154,6 +154,30 @@ def test_one_that_cannot_be_published_is_no_matter_of_the_others(site):
     assert site.database.row("select count(*) as n from core_testrun")["n"] == len(pks) - 2
 
 
+def test_one_that_is_collected_anew_keeps_its_name(site, quiet_lava):
+    """The other of that name, which comes before it in the commit that they would share, has none either way."""
+    config = configuration(site, SLOTS)
+    migrate(site, config)
+    site.declare(FETCH, POSTPROCESS, *REST)
+    build, backend = site.build(), site.backend("lab", quiet_lava.rest)
+    first, name = (quiet_lava.add(Job(SMOKE, log=KERNEL_LOG, metadata=METADATA)) for _ in range(2))
+    holder, own, other = (site.testjob(build, backend, job, "board") for job in (first, name, name))
+    worker = Longshore(site, "fetch", config)
+    site.fetch(own)
+    site.wait_for("its first test run", "select 1 from ci_testjob where id = %s and fetched", own)
+    with nobody_publishes(site):
+        site.fetch(holder)
+        all_ready(site, 2)  # the two that come now wait for it
+        site.publish("squad.ci.tasks.fetch", other, kwargs={}, task_id="a")
+        site.publish("squad.ci.tasks.fetch", own, kwargs={"clean_testrun": True}, task_id="b")
+        all_ready(site, 4)
+    site.wait_for("all fetches", "select 1 where not exists (select 1 from longshore.tasks where name = 'squad.ci.tasks.fetch' and state <> 'done')")
+    worker.stop()
+    rows = {row["id"]: row for row in site.database.rows("select id, testrun_id, failure from ci_testjob")}
+    assert rows[own]["testrun_id"] and rows[own]["failure"] is None, rows
+    assert (rows[other]["testrun_id"], rows[other]["failure"]) == (None, f"There is already a test run with job_id {name}"), rows
+
+
 # Test runs that others have written to the only build.
 OTHERS = """
     with environments as (
